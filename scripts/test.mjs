@@ -1,0 +1,21 @@
+// Runs every test file that was compiled, or those whose path contains one of the arguments.
+import { spawnSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const dist = join(dirname(fileURLToPath(import.meta.url)), '..', 'dist');
+const wanted = process.argv.slice(2);
+const files = readdirSync(dist, { recursive: true, encoding: 'utf8' })
+  .filter((name) => name.endsWith('.test.js') && !name.includes('node_modules'))
+  .filter((name) => wanted.length === 0 || wanted.some((part) => name.includes(part)))
+  .map((name) => join(dist, name))
+  .sort();
+if (files.length === 0) {
+  console.error(`no test file matches ${wanted.join(' ')}`);
+  process.exit(2);
+}
+const { status } = spawnSync(process.execPath, ['--enable-source-maps', '--test', ...files], {
+  stdio: ['ignore', 'inherit', 'inherit'],
+});
+process.exit(status ?? 1);

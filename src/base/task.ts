@@ -1,0 +1,112 @@
+/**
+ * Who calls: what the engine may know about, and ask of, the program that makes a system call. The supervisor implements
+ * these types over a real process, the tests over plain buffers.
+ *
+ * Words: an address space is what Linux calls an mm; a backing is whatever keeps bytes (the private memory of one address
+ * space, the pages of one file, a buffer of ours). A page of memory has one identity, (backing, page number in it), however
+ * often and from wherever it is mapped. Copying follows copy_from_user and copy_to_user: EFAULT, never a partial answer.
+ */
+import type { CallRecord } from './trace.ts';
+
+/** A closed set: the capabilities that this part of Linux asks for. */
+export type Capability = 'CAP_SYS_ADMIN' | 'CAP_SYS_RAWIO' | 'CAP_SYS_RESOURCE' | 'CAP_IPC_LOCK';
+
+/** Bytes at the addresses of a client. Addresses are untrusted u64 values. */
+export type UserMemory = {
+  /** Fills `into` from client memory at `address`; EFAULT if any byte cannot be read. */
+  copyIn(address: bigint, into: Uint8Array): void;
+  /** Writes `bytes` to client memory at `address`; EFAULT if any byte cannot be written. */
+  copyOut(address: bigint, bytes: Uint8Array): void;
+};
+
+/** Something that keeps bytes, addressed from 0. Identity matters: one object for one memory, for as long as it is used. */
+export type Backing = {
+  /** For people, in reasons: "private memory of process 4711", "memfd:guest-ram". */
+  readonly name: string;
+  /** Fills `into` from byte `offset`; EFAULT where the memory has gone. */
+  read(offset: number, into: Uint8Array): void;
+  /** Writes at byte `offset`; EFAULT where the memory has gone. */
+  write(offset: number, bytes: Uint8Array): void;
+};
+
+/** Pages that follow one another in one backing. */
+export type PageRun = {
+  readonly backing: Backing;
+  /** number of the first page within the backing */
+  readonly page: number;
+  /** in pages, at least 1 */
+  readonly count: number;
+};
+
+/** One address space (mm). One object for one mm: two tasks that share memory share it, fork and exec make another. */
+export type AddressSpace = UserMemory & {
+  /** The mm has no user any more: exit of its last process, or exec. */
+  readonly exited: boolean;
+  /**
+   * What lies behind `count` pages from page number `page`, in order and without gaps, as pin_user_pages would take it.
+   * EFAULT if any page is not mapped, may not be read, or (with `write`) may not be written, and after exit.
+   */
+  resolve(page: number, count: number, write: boolean): PageRun[];
+  /** Pages that are accounted to this mm as locked (mm->pinned_vm); the accounting of iommufd/pages.ts keeps it. */
+  pinnedPages: number;
+};
+
+/** A file of the host that a client passes by number, seen as memory (memfd, shared memory). */
+export type FileMemory = {
+  readonly backing: Backing;
+  /** in bytes, at the time of the call */
+  readonly size: number;
+  /** only these can be pinned (memfd_pin_folios): memfd, shmem, hugetlbfs */
+  readonly pinnable: boolean;
+};
+
+/**
+ * An open file of ours, from open to the last close in whatever process. Methods that are missing answer as Linux does
+ * for a file without the operation. Refusals are thrown as Errno.
+ */
+export type OpenFile = {
+  /** For people, in traces and reasons: "/dev/iommu", "fault queue". */
+  readonly name: string;
+  ioctl?(task: Task, command: number, argument: bigint): number;
+  /** @returns bytes to hand over, at most `count` */
+  read?(task: Task, count: number, offset: number): Uint8Array;
+  /** @returns number of bytes taken */
+  write?(task: Task, bytes: Uint8Array, offset: number): number;
+  /** There is something to read now (POLLIN); writing is always possible. */
+  readable?(): boolean;
+  /** Called by the engine whenever `readable` may have changed; set by whoever installed the file. */
+  onReadable?: () => void;
+  mmap?(task: Task, request: MmapRequest): MmapGrant;
+  /** Last reference gone. Cannot fail. */
+  release(): void;
+};
+
+export type MmapRequest = {
+  readonly offset: bigint;
+  readonly length: bigint;
+  readonly shared: boolean;
+  readonly write: boolean;
+  readonly execute: boolean;
+};
+
+/** The memory that a mapping shows, and what to do when the last page of the mapping is gone. */
+export type MmapGrant = { readonly backing: Backing; readonly page: number; release(): void };
+
+/** The calling thread during one call. */
+export type Task = {
+  readonly pid: number;
+  readonly tid: number;
+  readonly uid: number;
+  readonly memory: AddressSpace;
+  /** RLIMIT_MEMLOCK of the process in bytes; Infinity where unlimited */
+  readonly memlockLimit: number;
+  capable(capability: Capability): boolean;
+  /** Our open file behind `fd`; undefined if the file is the host's; EBADF if there is none. */
+  file(fd: number): OpenFile | undefined;
+  /** The host's file behind `fd` as memory; EBADF if there is none. */
+  fileMemory(fd: number): FileMemory;
+  /** Puts an open file of ours into the client's table and returns its number; EMFILE. */
+  install(file: OpenFile, options: { readonly cloexec: boolean }): number;
+  /** Where the call describes itself for the trace; absent when nobody looks. */
+  readonly record?: CallRecord;
+};
