@@ -1,0 +1,494 @@
+/**
+ * IommuGroup: the devices that an IOMMU cannot isolate from one another, and the domain that they are on.
+ *
+ * Invariants: every member is on its unit's domain, except in a reset window and where a driver failed a forced switch;
+ * `domain` is none, the default domain, the blocking domain, or a domain of the owner. A group lives while something holds
+ * a reference (each member, VFIO's group, IOMMUFD's group); the last put gives the number back.
+ *
+ * Words: a *unit* is the set of members that can only have one page table together. In Linux, and in every profile but
+ * `subgroup`, a group has exactly one unit; units.ts decides in `subgroup`. *Forced* switches are those of release paths:
+ * they must not fail, so they go on past a member that does and try the blocking domain for it.
+ *
+ * The kernel guards all of this with one mutex per group; here every call is one atomic step.
+ *
+ * After drivers/iommu/iommu.c: struct iommu_group, __iommu_probe_device, iommu_deinit_device,
+ * __iommu_group_set_domain_internal, iommu_setup_default_domain, iommu_group_store_type.
+ */
+import { Errno } from '../base/errno.ts';
+import {
+  isDmaDomain,
+  type Domain,
+  type DomainKind,
+  type IommuDevice,
+  type IommuOps,
+} from './domain.ts';
+import { chooseDefaultDomainKind, type DefaultDomainKind } from './default-domain.ts';
+import { NO_RULES_OFF, PROFILES, type OwnershipRule, type Profile } from './profile.ts';
+import { divideAnew, unitFor } from './units.ts';
+
+/** Who holds a claim: compared by identity, shown by name. */
+export type DmaOwner = {
+  /** For people: "the iommufd of process 4711", "the container of group 7". */
+  readonly name: string;
+};
+
+/** What attaches a domain with something of its own (faults are delivered through it). One per attachment. */
+export type AttachHandle = {
+  /** Set by the core when the handle is attached. */
+  domain: Domain | undefined;
+};
+
+/** What is attached under one key of a unit: 0 is the RID, others are PASIDs. */
+export type Attachment = { readonly domain: Domain; readonly handle: AttachHandle | undefined };
+
+/** Members that share one page table. */
+export class AttachUnit {
+  readonly group: IommuGroup;
+  /** in the order in which they came */
+  readonly members: IommuDevice[] = [];
+  /** current domain of the members; undefined before the first default domain */
+  domain: Domain | undefined;
+  /** attach handles: key 0 the RID, others PASIDs */
+  readonly pasidArray = new Map<number, Attachment>();
+  /** members in a reset window */
+  recoveryCount = 0;
+
+  constructor(group: IommuGroup) {
+    this.group = group;
+  }
+}
+
+export type GroupOptions = {
+  readonly profile?: Profile;
+  /** Rules that the checker switched off. */
+  readonly rulesOff?: ReadonlySet<OwnershipRule>;
+  /** iommu.passthrough, iommu.strict of the boot line. Default dma-fq, as on x86 with a lazy IOMMU. */
+  readonly defaultDomain?: 'identity' | 'dma' | 'dma-fq';
+};
+
+/** All groups of one machine: numbers from 0, lowest free first. */
+export class GroupTable {
+  readonly profile: Profile;
+  readonly rulesOff: ReadonlySet<OwnershipRule>;
+  readonly defaultDomain: 'identity' | 'dma' | 'dma-fq';
+  readonly #groups: (IommuGroup | undefined)[] = [];
+
+  constructor(options: GroupOptions = {}) {
+    this.profile = options.profile ?? PROFILES.linux;
+    this.rulesOff = options.rulesOff ?? NO_RULES_OFF;
+    this.defaultDomain = options.defaultDomain ?? 'dma-fq';
+  }
+
+  /** A new group with one reference, the caller's. */
+  alloc(): IommuGroup {
+    const free = this.#groups.indexOf(undefined);
+    const id = free < 0 ? this.#groups.length : free;
+    const group = new IommuGroup(this, id);
+    this.#groups[id] = group;
+    return group;
+  }
+
+  get(id: number): IommuGroup | undefined {
+    return this.#groups[id];
+  }
+
+  /** All groups, by number. */
+  list(): IommuGroup[] {
+    return this.#groups.filter((group) => group !== undefined);
+  }
+
+  /** For the last put only. */
+  forget(group: IommuGroup): void {
+    this.#groups[group.id] = undefined;
+  }
+}
+
+export class IommuGroup {
+  readonly table: GroupTable;
+  readonly id: number;
+  /** Only groups that somebody named have one (vfio-noiommu). */
+  name: string | undefined;
+  /** in the order in which they came */
+  readonly members: IommuDevice[] = [];
+  readonly units: AttachUnit[] = [];
+  defaultDomain: Domain | undefined;
+  blockingDomain: Domain | undefined;
+  /** undefined with ownerCount > 0: kernel drivers */
+  owner: DmaOwner | undefined;
+  ownerCount = 0;
+  #references = 1;
+
+  constructor(table: GroupTable, id: number) {
+    this.table = table;
+    this.id = id;
+  }
+
+  get references(): number {
+    return this.#references;
+  }
+
+  ref(): this {
+    this.#references++;
+    return this;
+  }
+
+  put(): void {
+    if (--this.#references < 0) throw new Error(`group ${this.id}: more puts than references`);
+    if (this.#references === 0) this.table.forget(this);
+  }
+
+  addUnit(): AttachUnit {
+    const unit = new AttachUnit(this);
+    this.units.push(unit);
+    return unit;
+  }
+
+  enforces(rule: OwnershipRule): boolean {
+    return !this.table.rulesOff.has(rule);
+  }
+
+  get firstMember(): IommuDevice | undefined {
+    return this.members[0];
+  }
+
+  /** The unit of a member; its absence is a bug of the caller. */
+  unitOf(device: IommuDevice): AttachUnit {
+    const unit = this.units.find(({ members }) => members.includes(device));
+    if (unit === undefined) throw new Error(`${device.name} is no member of group ${this.id}`);
+    return unit;
+  }
+
+  /** The domain of the whole group; with several units, of the first one that left the default domain. */
+  get domain(): Domain | undefined {
+    return (this.units.find(({ domain }) => domain !== this.defaultDomain) ?? this.units[0])
+      ?.domain;
+  }
+
+  /** Something is attached under a handle, by RID or PASID. */
+  get hasAttachments(): boolean {
+    return this.units.some(({ pasidArray }) => pasidArray.size > 0);
+  }
+}
+
+/**
+ * Brings a device under its IOMMU: driver state, group, domain. The device must be in no group.
+ * @param selectGroup which group it belongs to, with a reference for the device; throws Errno
+ * @param options.deferDefault at boot: leave the first default domain to {@link setupDefaultDomain}, once all are members
+ * @throws Errno the device then is in no group, and nothing else has changed
+ */
+export function probeDevice(
+  device: IommuDevice,
+  selectGroup: (device: IommuDevice) => IommuGroup,
+  options: { readonly deferDefault?: boolean } = {},
+): void {
+  if (device.group !== undefined) return;
+  device.ops.probeDevice?.(device);
+  let group: IommuGroup;
+  try {
+    group = selectGroup(device);
+  } catch (error) {
+    device.ops.releaseDevice?.(device);
+    throw error;
+  }
+  device.group = group;
+  group.members.push(device);
+  try {
+    const unit = unitFor(group, device);
+    unit.members.push(device);
+    takeUpDomain(unit, device, options.deferDefault ?? false);
+  } catch (error) {
+    takeOut(device);
+    throw error;
+  }
+}
+
+function takeUpDomain(unit: AttachUnit, device: IommuDevice, deferDefault: boolean): void {
+  const { group } = unit;
+  if (group.defaultDomain !== undefined) noteDirectMappings(group.defaultDomain, device);
+  if (unit.domain !== undefined) {
+    if (group.enforces('newcomer-joins-domain')) setDevice(group, device, unit.domain);
+    else if (group.defaultDomain !== undefined) setDevice(group, device, group.defaultDomain);
+  } else if (group.defaultDomain === undefined) {
+    if (!deferDefault) setupDefaultDomain(group, undefined);
+  }
+}
+
+/** Takes a device out of its group and away from its IOMMU: the end of hot-remove. No group: nothing to do. */
+export function releaseDevice(device: IommuDevice): void {
+  if (device.group !== undefined) takeOut(device);
+}
+
+function takeOut(device: IommuDevice): void {
+  const group = device.requireGroup();
+  remove(group.members, device);
+  const unit = group.units.find(({ members }) => members.includes(device));
+  if (unit !== undefined) {
+    remove(unit.members, device);
+    if (device.blocked) unit.recoveryCount--;
+    if (unit.members.length === 0) remove(group.units, unit);
+  }
+  if (group.members.length === 0 && group.ownerCount > 0) {
+    throw new Error(`group ${group.id} lost its last member while ${ownerName(group)} owns it`);
+  }
+  park(device);
+  device.ops.releaseDevice?.(device);
+  if (group.members.length === 0) freeDomains(group);
+  else if (group.owner === undefined) divideAnew(group);
+  device.group = undefined;
+  device.attached = undefined;
+  device.pasids.clear();
+  device.blocked = false;
+  device.resetDepth = 0;
+  device.requireDirect = false;
+  group.put();
+}
+
+// A device that needs its one-to-one mapping is left on identity, all others where the driver wants idle ones.
+function park(device: IommuDevice): void {
+  const { ops } = device;
+  if (ops.releaseDomain === undefined || device.attached === undefined) return;
+  const direct =
+    device.requireDirect &&
+    ops.identityDomain !== undefined &&
+    ops.releaseDomain === ops.blockedDomain;
+  const target = direct ? ops.identityDomain : ops.releaseDomain;
+  target.attachDevice(device, device.attached);
+}
+
+function freeDomains(group: IommuGroup): void {
+  group.defaultDomain?.free();
+  group.blockingDomain?.free();
+  group.defaultDomain = undefined;
+  group.blockingDomain = undefined;
+}
+
+function remove<T>(list: T[], item: T): void {
+  const index = list.indexOf(item);
+  if (index >= 0) list.splice(index, 1);
+}
+
+/** For reasons: who holds the group. */
+export function ownerName(group: IommuGroup): string {
+  if (group.owner !== undefined) return group.owner.name;
+  return group.ownerCount > 0 ? 'kernel drivers' : 'nobody';
+}
+
+/**
+ * Puts one device on a domain.
+ * @throws Errno the driver's, or EINVAL for a direct-mapped device and the blocking domain
+ */
+function setDevice(group: IommuGroup, device: IommuDevice, domain: Domain, forced = false): void {
+  if (
+    device.requireDirect &&
+    (domain.kind === 'blocked' || domain === group.blockingDomain) &&
+    group.enforces('direct-mapped-is-not-blocked')
+  ) {
+    throw new Errno(
+      'EINVAL',
+      `firmware wants ${device.name} mapped one to one at all times, so it cannot be blocked` +
+        ' and its group cannot be assigned',
+    );
+  }
+  try {
+    attachDevice(device, domain);
+  } catch (error) {
+    if (forced && group.blockingDomain !== undefined && group.blockingDomain !== domain) {
+      tryAttach(device, group.blockingDomain);
+    }
+    throw error;
+  }
+}
+
+/** Points the hardware at `domain`, unless the driver refuses; then the device stays where it is. */
+export function attachDevice(device: IommuDevice, domain: Domain): void {
+  domain.attachDevice(device, device.attached);
+  device.attached = domain;
+}
+
+function tryAttach(device: IommuDevice, domain: Domain): void {
+  try {
+    attachDevice(device, domain);
+  } catch (error) {
+    if (!(error instanceof Errno)) throw error;
+  }
+}
+
+/**
+ * Moves a unit to another domain: all members or none. Members in a reset window follow when it ends.
+ * @throws Errno the first member's refusal, with the earlier members back on the old domain; EBUSY in a reset window
+ */
+export function switchDomain(unit: AttachUnit, domain: Domain): void {
+  if (unit.domain === domain) return;
+  const { group } = unit;
+  if (unit.recoveryCount > 0 && group.enforces('reset-fences-attach')) {
+    const inReset = unit.members.filter(({ blocked }) => blocked).map(({ name }) => name);
+    throw new Errno('EBUSY', `${inReset.join(', ')} of group ${group.id} is being reset`);
+  }
+  const moved: IommuDevice[] = [];
+  for (const device of unit.members) {
+    if (device.blocked) continue;
+    try {
+      setDevice(group, device, domain);
+    } catch (error) {
+      if (unit.domain !== undefined) for (const member of moved) revert(member, unit.domain);
+      throw error;
+    }
+    moved.push(device);
+  }
+  unit.domain = domain;
+}
+
+function revert(device: IommuDevice, domain: Domain): void {
+  const group = device.requireGroup();
+  try {
+    setDevice(group, device, domain, true);
+  } catch (error) {
+    // A driver that refuses a domain it was on a moment ago is broken; the blocking domain was tried.
+    if (!(error instanceof Errno)) throw error;
+  }
+}
+
+/** The same for release paths: cannot fail. */
+export function switchDomainForced(unit: AttachUnit, domain: Domain): void {
+  if (unit.domain === domain) return;
+  for (const device of unit.members) if (!device.blocked) revert(device, domain);
+  unit.domain = domain;
+}
+
+/** Back to what the core keeps the unit on: blocking while the group is owned, otherwise the default domain. */
+export function setCoreDomain(unit: AttachUnit): void {
+  const { group } = unit;
+  const owned = group.owner !== undefined && group.enforces('detach-blocks-dma');
+  const domain = owned ? group.blockingDomain : group.defaultDomain;
+  if (domain === undefined) throw new Error(`group ${group.id} has no domain to go back to`);
+  switchDomainForced(unit, domain);
+}
+
+/** Makes sure that there is a blocking domain. Throws what the driver throws. */
+export function needBlockingDomain(group: IommuGroup): Domain {
+  group.blockingDomain ??= makeBlockingDomain(group);
+  return group.blockingDomain;
+}
+
+function makeBlockingDomain(group: IommuGroup): Domain {
+  const device = requireMember(group);
+  return (
+    device.ops.blockedDomain ?? device.ops.allocPaging(device, { kind: 'unmanaged', flags: 0 })
+  );
+}
+
+function requireMember(group: IommuGroup): IommuDevice {
+  const device = group.firstMember;
+  if (device === undefined) throw new Error(`group ${group.id} has no member`);
+  return device;
+}
+
+/**
+ * Chooses and installs the group's default domain.
+ * @param wanted an explicit request (sysfs `type`); undefined for what devices and boot options say
+ * @throws Errno EINVAL for a conflict, the driver's own otherwise; the group then is as before
+ */
+export function setupDefaultDomain(group: IommuGroup, wanted: DefaultDomainKind | undefined): void {
+  const domain = allocDefaultDomain(group, chooseDefaultDomainKind(group, wanted));
+  if (domain === group.defaultDomain) return;
+  for (const device of group.members) noteDirectMappings(domain, device);
+  const old = group.defaultDomain;
+  group.defaultDomain = domain;
+  const moved: AttachUnit[] = [];
+  try {
+    for (const unit of group.units) {
+      if (unit.domain === undefined) switchDomainForced(unit, domain);
+      else switchDomain(unit, domain);
+      moved.push(unit);
+    }
+  } catch (error) {
+    if (old !== undefined) {
+      group.defaultDomain = old;
+      for (const unit of moved) switchDomainForced(unit, old);
+      domain.free();
+    }
+    throw error;
+  }
+  old?.free();
+}
+
+// Before the device is attached, so that firmware's own traffic never stops.
+function noteDirectMappings(domain: Domain, device: IommuDevice): void {
+  for (const region of device.reservedRegions) {
+    if (region.type === 'direct') device.requireDirect = true;
+    if (region.type !== 'direct' && region.type !== 'direct-relaxable') continue;
+    if (isDmaDomain(domain)) domain.mapIdentity?.(region);
+  }
+}
+
+function allocDefaultDomain(group: IommuGroup, kind: DefaultDomainKind | undefined): Domain {
+  const device = requireMember(group);
+  const { ops } = device;
+  if (ops.defaultDomain !== undefined) {
+    if (kind !== undefined && kind !== ops.defaultDomain.kind) {
+      throw new Errno('EINVAL', `the IOMMU driver ${ops.name} has no ${kind} default domain`);
+    }
+    return ops.defaultDomain;
+  }
+  if (kind !== undefined) return allocOfKind(group, ops, kind);
+  const preset = group.table.defaultDomain;
+  try {
+    return allocOfKind(group, ops, preset);
+  } catch (error) {
+    if (!(error instanceof Errno) || preset === 'dma') throw error;
+    return allocOfKind(group, ops, 'dma');
+  }
+}
+
+function allocOfKind(group: IommuGroup, ops: IommuOps, kind: DefaultDomainKind): Domain {
+  if (group.defaultDomain?.kind === kind) return group.defaultDomain;
+  if (kind !== 'identity') {
+    return ops.allocPaging(requireMember(group), { kind, flags: 0 });
+  }
+  if (ops.identityDomain === undefined) {
+    throw new Errno('EOPNOTSUPP', `the IOMMU driver ${ops.name} has no identity domain`);
+  }
+  return ops.identityDomain;
+}
+
+/** What sysfs `type` prints. */
+export function defaultDomainWord(group: IommuGroup): string {
+  const words: Readonly<Record<DomainKind, string>> = {
+    blocked: 'blocked',
+    identity: 'identity',
+    unmanaged: 'unmanaged',
+    dma: 'DMA',
+    'dma-fq': 'DMA-FQ',
+    nested: 'unknown',
+  };
+  return group.defaultDomain === undefined ? 'unknown' : words[group.defaultDomain.kind];
+}
+
+const TYPE_WORDS: Readonly<Record<string, DefaultDomainKind | 'auto'>> = {
+  identity: 'identity',
+  DMA: 'dma',
+  'DMA-FQ': 'dma-fq',
+  auto: 'auto',
+};
+
+/**
+ * A write to sysfs `type`; the capabilities were checked.
+ * @throws Errno EINVAL for an unknown word or a conflict, EPERM while somebody uses the group
+ */
+export function storeDefaultDomainType(group: IommuGroup, text: string): void {
+  if (group.defaultDomain === undefined) {
+    throw new Errno('EINVAL', `group ${group.id} has no default domain`);
+  }
+  const kind = TYPE_WORDS[text.replace(/\n$/, '')];
+  if (kind === undefined) {
+    throw new Errno('EINVAL', `"${text}" is none of identity, DMA, DMA-FQ, auto`);
+  }
+  if (kind === 'dma-fq' && group.defaultDomain.kind === 'dma') {
+    group.defaultDomain.kind = 'dma-fq';
+    return;
+  }
+  if (group.members.length === 0 || group.ownerCount > 0) {
+    throw new Errno('EPERM', `group ${group.id} is in use by ${ownerName(group)}`);
+  }
+  setupDefaultDomain(group, kind === 'auto' ? undefined : kind);
+}
