@@ -14,6 +14,16 @@ export type Bytes = Uint8Array | DataView;
 
 type ScalarKind = 'u8' | 'u16' | 'u32' | 's32' | 'u64' | 's64';
 
+/** How a person wants to see a field; says nothing about its bytes. */
+export type Meaning =
+  | { readonly show: 'pointer' | 'hex' | 'fd' }
+  | {
+      readonly show: 'flags' | 'enum';
+      /** what all names have in common and a reader of the struct does not need */
+      readonly prefix: string;
+      readonly values: Readonly<Record<string, number>>;
+    };
+
 /** What a field can be. Shapes of `T`: number up to 32 bits, bigint for 64, arrays, objects of structs, {@link Union}. */
 export type FieldType<T> = {
   readonly kind: ScalarKind | 'array' | 'struct' | 'union';
@@ -21,6 +31,7 @@ export type FieldType<T> = {
   readonly size: number;
   /** in bytes, a power of two */
   readonly align: number;
+  readonly meaning?: Meaning;
   read(view: DataView, offset: number): T;
   write(value: T, view: DataView, offset: number): void;
   /** The value whose bytes are all 0. */
