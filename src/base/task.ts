@@ -23,6 +23,8 @@ export type UserMemory = {
 export type Backing = {
   /** For people, in reasons: "private memory of process 4711", "memfd:guest-ram". */
   readonly name: string;
+  /** Pages that are one physically contiguous piece, a power of two: 1 for ordinary memory, 512 for 2 MiB huge pages. */
+  readonly unit: number;
   /** Fills `into` from byte `offset`; EFAULT where the memory has gone. */
   read(offset: number, into: Uint8Array): void;
   /** Writes at byte `offset`; EFAULT where the memory has gone. */
@@ -47,14 +49,16 @@ export type AddressSpace = UserMemory & {
    * EFAULT if any page is not mapped, may not be read, or (with `write`) may not be written, and after exit.
    */
   resolve(page: number, count: number, write: boolean): PageRun[];
-  /** Pages that are accounted to this mm as locked (mm->pinned_vm); the accounting of iommufd/pages.ts keeps it. */
+  /** Pages that are pinned on behalf of this mm (mm->pinned_vm, VmPin); kept by iommufd/accounting.ts. */
   pinnedPages: number;
+  /** Pages that are charged to this mm's limit (mm->locked_vm, VmLck); kept by iommufd/accounting.ts. */
+  lockedPages: number;
 };
 
 /** A file of the host that a client passes by number, seen as memory (memfd, shared memory). */
 export type FileMemory = {
   readonly backing: Backing;
-  /** in bytes, at the time of the call */
+  /** in bytes; live, a file may be truncated while it is mapped */
   readonly size: number;
   /** only these can be pinned (memfd_pin_folios): memfd, shmem, hugetlbfs */
   readonly pinnable: boolean;

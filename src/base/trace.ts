@@ -1,9 +1,22 @@
 /**
- * What one call says about itself: the event that text, JSON and other renderings are made from. The engine fills in
- * `call` and the fields; who runs the call adds process, result, reason and duration.
+ * What one call says about itself: the event that text, JSON and other renderings are made from. The engine names the call
+ * and its struct; who runs the call adds process, result, reason and duration. Bytes are kept as they were and decoded by
+ * whoever renders them (uapi/describe.ts), so that a run without a trace pays nothing.
  */
+import type { Struct } from './struct.ts';
 
-/** A decoded struct: C field names with their values, nested structs and arrays likewise. */
+export type CallRecord = {
+  /** "IOMMU_IOAS_MAP"; absent until the number was recognised */
+  call?: string;
+  /** layout of the argument */
+  struct?: Struct;
+  /** the argument as the client gave it, as far as it is known */
+  input?: Uint8Array;
+  /** the argument as it was written back; absent if it was not */
+  output?: Uint8Array;
+};
+
+/** A decoded field: names for flags and enumerated values, nested structs and arrays likewise. */
 export type TraceValue =
   | number
   | bigint
@@ -11,14 +24,3 @@ export type TraceValue =
   | boolean
   | readonly TraceValue[]
   | { readonly [field: string]: TraceValue };
-
-export type CallRecord = {
-  /** "IOMMU_IOAS_MAP"; absent until the number was recognised */
-  call?: string;
-  /** name of the struct that the fields come from */
-  struct?: string;
-  /** fields as the client gave them */
-  input?: Readonly<Record<string, TraceValue>>;
-  /** fields as they were written back; absent if nothing was */
-  output?: Readonly<Record<string, TraceValue>>;
-};

@@ -1,0 +1,79 @@
+/**
+ * Positions in a 64-bit address space as pairs (page, offset), and the bigint addresses of the ABI.
+ *
+ * A double holds page numbers exactly (2^52 pages of 4 KiB), not addresses; bigint arithmetic costs ten times as much.
+ * So the engine converts once at its edge and works with pairs. Words: "last" is inclusive, as in range-map.ts.
+ */
+import type { Span } from './range-map.ts';
+
+export const PAGE_BYTES = 4096;
+const PAGE_BITS = 12n;
+const OFFSET_MASK = 0xfffn;
+
+/** ULONG_MAX: the last address there is. */
+export const MAX_ADDRESS = 0xffff_ffff_ffff_ffffn;
+
+export function pageOf(address: bigint): number {
+  return Number(address >> PAGE_BITS);
+}
+
+export function offsetOf(address: bigint): number {
+  return Number(address & OFFSET_MASK);
+}
+
+export function addressOf(page: number, offset: number): bigint {
+  return (BigInt(page) << PAGE_BITS) | BigInt(offset);
+}
+
+/** The closed range [first, last] as a span; both within 64 bits and first ≤ last. */
+export function spanOf(first: bigint, last: bigint): Span {
+  return {
+    firstPage: pageOf(first),
+    firstOffset: offsetOf(first),
+    lastPage: pageOf(last),
+    lastOffset: offsetOf(last),
+  };
+}
+
+export function firstOf(span: Span): bigint {
+  return addressOf(span.firstPage, span.firstOffset);
+}
+
+export function lastOf(span: Span): bigint {
+  return addressOf(span.lastPage, span.lastOffset);
+}
+
+/** Number of bytes in a span; 2^64 for all there is. */
+export function lengthOf(span: Span): bigint {
+  return lastOf(span) - firstOf(span) + 1n;
+}
+
+export function overlaps(a: Span, b: Span): boolean {
+  return !isBefore(a, b) && !isBefore(b, a);
+}
+
+/** Whether `a` ends before `b` starts. */
+export function isBefore(a: Span, b: Span): boolean {
+  return a.lastPage < b.firstPage || (a.lastPage === b.firstPage && a.lastOffset < b.firstOffset);
+}
+
+/** Whether `inner` lies within `outer`. */
+export function contains(outer: Span, inner: Span): boolean {
+  const startsIn =
+    outer.firstPage < inner.firstPage ||
+    (outer.firstPage === inner.firstPage && outer.firstOffset <= inner.firstOffset);
+  const endsIn =
+    outer.lastPage > inner.lastPage ||
+    (outer.lastPage === inner.lastPage && outer.lastOffset >= inner.lastOffset);
+  return startsIn && endsIn;
+}
+
+/** 0x1234, for reasons. */
+export function hex(value: bigint | number): string {
+  return `0x${value.toString(16)}`;
+}
+
+/** [0x1000, 0x1fff], for reasons. */
+export function showSpan(span: Span): string {
+  return `[${hex(firstOf(span))}, ${hex(lastOf(span))}]`;
+}
