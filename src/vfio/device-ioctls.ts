@@ -1,0 +1,163 @@
+/**
+ * The ioctls of a VFIO device that decide who owns its DMA: BIND_IOMMUFD, ATTACH and DETACH, with their order of checks.
+ * All others go to the driver once there is access.
+ *
+ * After drivers/vfio/device_cdev.c.
+ */
+import { Errno } from '../base/errno.ts';
+import type { Task } from '../base/task.ts';
+import {
+  VFIO_DEVICE_ATTACH_IOMMUFD_PT,
+  VFIO_DEVICE_ATTACH_PASID,
+  VFIO_DEVICE_BIND_FLAG_TOKEN,
+  VFIO_DEVICE_BIND_IOMMUFD,
+  VFIO_DEVICE_DETACH_IOMMUFD_PT,
+  VFIO_DEVICE_DETACH_PASID,
+  vfio_device_attach_iommufd_pt,
+  vfio_device_bind_iommufd,
+  vfio_device_detach_iommufd_pt,
+} from '../uapi/vfio.ts';
+import { Argument } from './arguments.ts';
+import type { DeviceFile } from './device-file.ts';
+import type { IommufdContext } from './iommufd.ts';
+
+const UUID_BYTES = 16;
+
+/** One ioctl on a device file. */
+export function deviceIoctl(
+  file: DeviceFile,
+  task: Task,
+  command: number,
+  argument: bigint,
+): number {
+  if (command === VFIO_DEVICE_BIND_IOMMUFD) return bind(file, task, argument);
+  file.requireAccess();
+  if (file.group === undefined) {
+    if (command === VFIO_DEVICE_ATTACH_IOMMUFD_PT) return attach(file, task, argument);
+    if (command === VFIO_DEVICE_DETACH_IOMMUFD_PT) return detach(file, task, argument);
+  }
+  const { ops } = file.device;
+  if (ops.ioctl === undefined) throw new Errno('EINVAL', `${file.name} has no ioctls`);
+  return ops.ioctl(file.device, task, command, argument);
+}
+
+function bind(file: DeviceFile, task: Task, address: bigint): number {
+  if (task.record !== undefined) task.record.call = 'VFIO_DEVICE_BIND_IOMMUFD';
+  const given = copyExtensible(task, address);
+  if (given.iommufd < 0) throw new Errno('EINVAL', `${given.iommufd} is no file descriptor`);
+  if ((given.flags & ~VFIO_DEVICE_BIND_FLAG_TOKEN) !== 0) {
+    throw new Errno('EINVAL', `unknown flags 0x${given.flags.toString(16)}`);
+  }
+  const id = file.bind(
+    () => contextOf(file, task, given.iommufd),
+    () => readToken(file, task, given),
+  );
+  const bytes = new Uint8Array(4);
+  new DataView(bytes.buffer).setUint32(0, id, true);
+  try {
+    task.memory.copyOut(address + BigInt(vfio_device_bind_iommufd.offsetOf('out_devid')), bytes);
+  } catch (error) {
+    file.unbind();
+    throw error;
+  }
+  if (task.record !== undefined) {
+    const output = new Uint8Array(vfio_device_bind_iommufd.size);
+    vfio_device_bind_iommufd.encode({ ...given, out_devid: id }, output);
+    task.record.output = output;
+  }
+  return 0;
+}
+
+// The one struct of VFIO that follows IOMMUFD's rule: a longer one is fine as long as its tail is zero.
+function copyExtensible(task: Task, address: bigint): vfio_device_bind_iommufd {
+  const head = new Uint8Array(4);
+  task.memory.copyIn(address, head);
+  const size = new DataView(head.buffer).getUint32(0, true);
+  const minimum = vfio_device_bind_iommufd.endOf('out_devid');
+  if (size < minimum) throw new Errno('EINVAL', `argsz is ${size}, it takes ${minimum}`);
+  const known = vfio_device_bind_iommufd.size;
+  const bytes = new Uint8Array(known);
+  task.memory.copyIn(address, bytes.subarray(0, Math.min(size, known)));
+  refuseTail(task, address + BigInt(known), size - known);
+  const value = vfio_device_bind_iommufd.decode(bytes);
+  if (task.record !== undefined) {
+    task.record.struct = vfio_device_bind_iommufd;
+    task.record.input = bytes;
+  }
+  return value;
+}
+
+const CHUNK = 4096;
+
+function refuseTail(task: Task, address: bigint, length: number): void {
+  const bytes = new Uint8Array(CHUNK);
+  for (let done = 0; done < length; done += CHUNK) {
+    const part = bytes.subarray(0, Math.min(CHUNK, length - done));
+    task.memory.copyIn(address + BigInt(done), part);
+    if (part.some((byte) => byte !== 0)) {
+      throw new Errno('E2BIG', 'the struct has non-zero bytes that this version does not know');
+    }
+  }
+}
+
+function contextOf(file: DeviceFile, task: Task, fd: number): IommufdContext {
+  const open = task.file(fd);
+  const context = open && file.device.group.vfio.contextOfFile(open);
+  if (context === undefined) {
+    throw new Errno(
+      'EBADFD',
+      `descriptor ${fd} is ${open?.name ?? 'a file of the host'}, not /dev/iommu`,
+    );
+  }
+  return context;
+}
+
+function readToken(
+  file: DeviceFile,
+  task: Task,
+  given: vfio_device_bind_iommufd,
+): Uint8Array | undefined {
+  if ((given.flags & VFIO_DEVICE_BIND_FLAG_TOKEN) === 0) return undefined;
+  if (file.device.ops.matchToken === undefined) {
+    throw new Errno('EINVAL', `${file.device.iommu.name} takes no token`);
+  }
+  const token = new Uint8Array(UUID_BYTES);
+  task.memory.copyIn(given.token_uuid_ptr, token);
+  return token;
+}
+
+function attach(file: DeviceFile, task: Task, address: bigint): number {
+  if (task.record !== undefined) task.record.call = 'VFIO_DEVICE_ATTACH_IOMMUFD_PT';
+  const given = new Argument(task, address, vfio_device_attach_iommufd_pt, 'pt_id');
+  const byPasid = pasidFlag(file, given.value.flags, VFIO_DEVICE_ATTACH_PASID);
+  if (byPasid) given.extendTo('pasid');
+  const { iommufd } = file.device;
+  const { pt_id: ptId, pasid } = given.value;
+  const id = byPasid ? iommufd.attachPasid(pasid, ptId) : iommufd.attach(ptId);
+  try {
+    given.writeBack('pt_id', id);
+  } catch (error) {
+    // Linux undoes the RID's attachment here even where a PASID was attached.
+    iommufd.detach();
+    throw error;
+  }
+  return 0;
+}
+
+function detach(file: DeviceFile, task: Task, address: bigint): number {
+  if (task.record !== undefined) task.record.call = 'VFIO_DEVICE_DETACH_IOMMUFD_PT';
+  const given = new Argument(task, address, vfio_device_detach_iommufd_pt, 'flags');
+  const byPasid = pasidFlag(file, given.value.flags, VFIO_DEVICE_DETACH_PASID);
+  if (byPasid) given.extendTo('pasid');
+  if (byPasid) file.device.iommufd.detachPasid(given.value.pasid);
+  else file.device.iommufd.detach();
+  return 0;
+}
+
+function pasidFlag(file: DeviceFile, flags: number, known: number): boolean {
+  if ((flags & ~known) !== 0) throw new Errno('EINVAL', `unknown flags 0x${flags.toString(16)}`);
+  if (flags !== 0 && file.device.ops.pasids !== true) {
+    throw new Errno('EOPNOTSUPP', `the driver of ${file.device.iommu.name} attaches no PASIDs`);
+  }
+  return flags !== 0;
+}

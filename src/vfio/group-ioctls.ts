@@ -1,0 +1,107 @@
+/** The ioctls of a group file. After drivers/vfio/group.c. */
+import { Errno } from '../base/errno.ts';
+import type { OpenFile, Task } from '../base/task.ts';
+import {
+  VFIO_GROUP_FLAGS_CONTAINER_SET,
+  VFIO_GROUP_FLAGS_VIABLE,
+  VFIO_GROUP_GET_DEVICE_FD,
+  VFIO_GROUP_GET_STATUS,
+  VFIO_GROUP_SET_CONTAINER,
+  VFIO_GROUP_UNSET_CONTAINER,
+  vfio_group_status,
+} from '../uapi/vfio.ts';
+import { Argument } from './arguments.ts';
+import { ContainerFile } from './container-file.ts';
+import type { VfioGroup } from './group.ts';
+
+const PAGE = 4096;
+
+/** One ioctl on a group file. */
+export function groupIoctl(
+  group: VfioGroup,
+  task: Task,
+  command: number,
+  argument: bigint,
+): number {
+  switch (command) {
+    case VFIO_GROUP_GET_STATUS:
+      return getStatus(group, task, argument);
+    case VFIO_GROUP_SET_CONTAINER:
+      return setContainer(group, task, argument);
+    case VFIO_GROUP_UNSET_CONTAINER:
+      named(task, 'VFIO_GROUP_UNSET_CONTAINER');
+      group.unsetContainer();
+      return 0;
+    case VFIO_GROUP_GET_DEVICE_FD:
+      return getDeviceFd(group, task, argument);
+    default:
+      throw new Errno('ENOTTY', `a group file has no ioctl 0x${command.toString(16)}`);
+  }
+}
+
+function named(task: Task, call: string): void {
+  if (task.record !== undefined) task.record.call = call;
+}
+
+function getStatus(group: VfioGroup, task: Task, address: bigint): number {
+  named(task, 'VFIO_GROUP_GET_STATUS');
+  const given = new Argument(task, address, vfio_group_status, 'flags');
+  const { viable, containerSet } = group.status();
+  given.writeBack(
+    'flags',
+    (viable ? VFIO_GROUP_FLAGS_VIABLE : 0) | (containerSet ? VFIO_GROUP_FLAGS_CONTAINER_SET : 0),
+  );
+  return 0;
+}
+
+function setContainer(group: VfioGroup, task: Task, address: bigint): number {
+  named(task, 'VFIO_GROUP_SET_CONTAINER');
+  const bytes = new Uint8Array(4);
+  task.memory.copyIn(address, bytes);
+  const fd = new DataView(bytes.buffer).getInt32(0, true);
+  const file = task.file(fd);
+  if (file instanceof ContainerFile) {
+    group.setContainer(file.container);
+    return 0;
+  }
+  setIommufd(group, file, fd);
+  return 0;
+}
+
+// What is set already, and a dead group, come before the kind of the file.
+function setIommufd(group: VfioGroup, file: OpenFile | undefined, fd: number): void {
+  group.refuseSecondIommu();
+  const context = file && group.vfio.contextOfFile(file);
+  if (context === undefined) {
+    throw new Errno(
+      'EBADFD',
+      `descriptor ${fd} is ${file?.name ?? 'a file of the host'}, neither container nor /dev/iommu`,
+    );
+  }
+  group.setIommufd(context);
+}
+
+function getDeviceFd(group: VfioGroup, task: Task, address: bigint): number {
+  named(task, 'VFIO_GROUP_GET_DEVICE_FD');
+  const file = group.getDevice(readString(task, address));
+  try {
+    return task.install(file, { cloexec: true });
+  } catch (error) {
+    file.release();
+    throw error;
+  }
+}
+
+// Byte by byte at a page's end would be the kernel's way; chunks up to the next page cannot fault where it would not.
+function readString(task: Task, address: bigint): string {
+  const bytes: number[] = [];
+  while (bytes.length < PAGE) {
+    const at = address + BigInt(bytes.length);
+    const chunk = new Uint8Array(Math.min(64, PAGE - Number(at % BigInt(PAGE))));
+    task.memory.copyIn(at, chunk);
+    const end = chunk.indexOf(0);
+    bytes.push(...(end < 0 ? chunk : chunk.subarray(0, end)));
+    if (end >= 0) return String.fromCharCode(...bytes);
+  }
+  throw new Errno('EINVAL', `the device name has no end within ${PAGE} bytes`);
+}
