@@ -6,8 +6,39 @@
  */
 import type { ErrnoCode } from '../base/errno.ts';
 
-/** What a driver binds: vendor and device, undefined for any. */
-export type DriverId = { readonly vendor?: number; readonly device?: number };
+/** What a driver binds: one row of its table; what is missing matches anything. */
+export type DriverId = {
+  readonly vendor?: number;
+  readonly device?: number;
+  readonly subvendor?: number;
+  readonly subdevice?: number;
+  /** base class, subclass and interface in 24 bits */
+  readonly class?: number;
+  /** bits of the class that count; all 24 where a class is given and this is not */
+  readonly classMask?: number;
+};
+
+/** What a function tells about itself, and drivers are matched by. */
+export type DeviceIdentity = {
+  readonly vendor: number;
+  readonly device: number;
+  readonly subvendor: number;
+  readonly subdevice: number;
+  /** 24 bits */
+  readonly class: number;
+};
+
+/** Whether a row of a driver's table names the device. After pci_match_one_id. */
+export function idMatches(row: DriverId, identity: DeviceIdentity): boolean {
+  const mask = row.classMask ?? (row.class === undefined ? 0 : 0xff_ffff);
+  return (
+    (row.vendor ?? identity.vendor) === identity.vendor &&
+    (row.device ?? identity.device) === identity.device &&
+    (row.subvendor ?? identity.subvendor) === identity.subvendor &&
+    (row.subdevice ?? identity.subdevice) === identity.subdevice &&
+    (((row.class ?? 0) ^ identity.class) & mask) === 0
+  );
+}
 
 export type Driver = {
   readonly name: string;
@@ -18,6 +49,8 @@ export type Driver = {
   readonly overrideOnly: boolean;
   /** binds bridges: PCI Express ports and nothing else */
   readonly bridges: boolean;
+  /** offers its devices to user space through VFIO */
+  readonly vfio?: boolean;
   /** experiment: its probe fails with this error */
   readonly failProbe?: ErrnoCode;
   /** experiment: does DMA as soon as it is bound */

@@ -57,15 +57,14 @@ export type Iommu = {
   readonly reserved: readonly ReservedRegion[];
 };
 
-/** Where x86 puts the addresses of message-signalled interrupts. */
-export const MSI_WINDOW: ReservedRegion = { start: 0xfee0_0000n, last: 0xfeef_ffffn, type: 'msi' };
+const INTEL_MSI: ReservedRegion = { start: 0xfee0_0000n, last: 0xfeef_ffffn, type: 'msi' };
 
 /** What recordings were made with. */
 export const RECORDED_IOMMU: Iommu = {
   name: 'dmar0',
   kind: 'intel',
   mode: 'translated',
-  reserved: [MSI_WINDOW],
+  reserved: [INTEL_MSI],
 };
 
 /** What a real kernel said of a group. */
@@ -80,6 +79,8 @@ export type DeviceDescription = {
   readonly address: PciAddress;
   /** the bridge above; undefined on a root bus */
   readonly parent?: PciAddress | undefined;
+  /** the root bus it is on, where the bus of its address does not say so */
+  readonly root?: BusAddress | undefined;
   /** whose requester ID the root bus carries (VMD) */
   readonly dmaDevice?: PciAddress | undefined;
   readonly config: ConfigSpace;
@@ -190,8 +191,13 @@ export class Machine {
     this.#listeners.delete(listener);
   }
 
-  /** Linux finds a device; a bridge must be found before what is behind it. */
+  /** Linux finds a device at boot; a bridge must be found before what is behind it. */
   add(description: DeviceDescription): PciDevice {
+    return this.#add(description, false);
+  }
+
+  // On a running system listeners hear of the device while it is being scanned.
+  #add(description: DeviceDescription, underScan: boolean): PciDevice {
     const name = formatAddress(description.address);
     if (this.#devices.has(name)) {
       throw new InputError(`${this.name}: two devices at ${name}`);
@@ -209,7 +215,9 @@ export class Machine {
     device.bus.devices.set(device.devfn, device);
     this.#openBusBehind(device);
     if (this.acs === 'enable') enableAcs(device, this.acsOptions);
+    device.underScan = underScan;
     for (const listener of this.#listeners) listener.added?.(device);
+    device.underScan = false;
     return device;
   }
 
@@ -252,15 +260,20 @@ export class Machine {
   }
 
   /** A root bus that has no device yet. */
-  addRootBus({ domain, bus }: BusAddress): PciBus {
-    const root = new PciBus({ domain, number: bus, platform: this.platform });
-    this.#buses.set(root.name, root);
-    return root;
+  addRootBus(address: BusAddress, dmaDevice?: PciDevice): PciBus {
+    const bus = new PciBus({
+      domain: address.domain,
+      number: address.bus,
+      platform: this.platform,
+      dmaDevice,
+    });
+    this.#buses.set(bus.name, bus);
+    return bus;
   }
 
   /** Hot-plug: new hardware, a bridge with what is behind it, found at once. */
   plug(descriptions: readonly DeviceDescription[]): PciDevice[] {
-    return descriptions.map((description) => this.add(description));
+    return descriptions.map((description) => this.#add(description, true));
   }
 
   /** Hot-unplug: `name` and everything behind it leave the computer. */
@@ -284,7 +297,7 @@ export class Machine {
     for (const description of found) {
       const { parent } = description;
       if (parent !== undefined && !this.#devices.has(formatAddress(parent))) continue;
-      added.push(this.add(description));
+      added.push(this.#add(description, true));
     }
     return added;
   }

@@ -153,6 +153,11 @@ export class PciDevice {
   readonly facts: DeviceFacts;
   /** the bus behind this bridge; set by the machine */
   subordinate: PciBus | undefined;
+  /**
+   * Linux has read the header and is adding the device. Only afterwards does it look at the function number; that matters
+   * on a running system, where the group is chosen at once, and not at boot, where groups come last.
+   */
+  underScan = false;
   #expressOffset: number | undefined;
   #acsOffset: number | undefined;
   #sriovOffset: number | undefined;
@@ -207,12 +212,13 @@ export class PciDevice {
   }
 
   /**
-   * May have siblings in its slot: the bit of the header, and every function but the first, whatever its header says. A
-   * virtual function never counts as one.
+   * May have siblings in its slot: the bit of the header, and every function but the first, whatever its header says, once
+   * it was scanned. A virtual function never counts as one. After pci_scan_slot.
    */
   get multifunction(): boolean {
     if (this.isVirtualFunction) return false;
     if ((this.config.u8(REGISTER.HEADER_TYPE) & HEADER_MULTIFUNCTION) !== 0) return true;
+    if (this.underScan) return false;
     return this.bus.ari ? this.devfn !== 0 : functionOf(this.devfn) !== 0;
   }
 
