@@ -1,0 +1,394 @@
+/**
+ * The driver core of one bus: which driver a device has, and how that changes.
+ *
+ * A probe runs bus match, DMA configuration, the driver's probe; DMA configuration is where a driver that does kernel DMA is
+ * refused while user space owns the group (ownership.ts), before the driver saw the device. Removing runs the driver's remove,
+ * then DMA clean-up, so that ownership brackets everything a driver does.
+ *
+ * One operation at a time holds a device. A driver's remove may take until user space lets go of the device; what else is
+ * asked of that device waits its turn, and everything else goes on. Hence completions: `done` is called at once, or later.
+ *
+ * Errors are Linux's for each way in: `bind` tells the errno, `drivers_probe` turns a refused DMA configuration into EINVAL
+ * and hides a failed probe, automatic probing hides both and stops at the first refusal.
+ *
+ * After drivers/base/dd.c, drivers/base/bus.c and drivers/pci/pci-driver.c.
+ */
+import { Errno } from '../base/errno.ts';
+import type { IommuDevice } from '../iommu/domain.ts';
+import { unuseDefaultDomain, useDefaultDomain } from '../iommu/ownership.ts';
+import { idMatches, type DeviceIdentity, type DriverId } from '../machine/drivers.ts';
+
+/** A driver of the bus. */
+export type Driver = {
+  readonly name: string;
+  /** driver_managed_dma: the driver leaves its group's DMA alone, user space may own it */
+  readonly managedDma: boolean;
+  readonly ids: readonly DriverId[];
+  /** The ids count only for devices whose driver_override names this driver. */
+  readonly overrideOnly?: boolean;
+  /** Takes the device. Throws Errno. */
+  probe(device: BusDevice): void;
+  /** Lets the device go; calls `done` when it has, which may be later. Cannot fail. */
+  remove(device: BusDevice, done: () => void): void;
+};
+
+export type Done = (error?: Errno) => void;
+
+/** A device on the bus. */
+export class BusDevice {
+  readonly name: string;
+  readonly identity: DeviceIdentity;
+  readonly iommu: IommuDevice;
+  driver: Driver | undefined;
+  /** the driver's probe succeeded and its remove has not begun */
+  bound = false;
+  /** driver_override */
+  override: string | undefined;
+  /** Removal has begun: nothing can be bound any more. */
+  dead = false;
+  /** on the bus: found by name */
+  listed = false;
+  #held = false;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(name: string, identity: DeviceIdentity, iommu: IommuDevice) {
+    this.name = name;
+    this.identity = identity;
+    this.iommu = iommu;
+  }
+
+  /** The device lock is held: a driver is leaving and waits for user space. */
+  get busy(): boolean {
+    return this.#held;
+  }
+
+  /** Runs `action` when nobody holds the device; `action` calls the release it is given. */
+  hold(action: (release: () => void) => void): void {
+    if (this.#held) {
+      this.#waiting.push(() => {
+        this.hold(action);
+      });
+      return;
+    }
+    this.#held = true;
+    action(() => {
+      this.#held = false;
+      this.#waiting.shift()?.();
+    });
+  }
+}
+
+export type Notification =
+  | 'add'
+  | 'bind-driver'
+  | 'bound-driver'
+  | 'driver-not-bound'
+  | 'unbind-driver'
+  | 'unbound-driver'
+  | 'remove'
+  | 'removed';
+
+/** Told in Linux's order, synchronously. */
+export type Listener = (event: Notification, device: BusDevice) => void;
+
+type DynamicIds = Map<Driver, DriverId[]>;
+
+export class DriverCore {
+  /** write to drivers_autoprobe */
+  autoprobe = true;
+  readonly #drivers: Driver[] = [];
+  readonly #devices: BusDevice[] = [];
+  readonly #listeners: Listener[] = [];
+  readonly #dynamic: DynamicIds = new Map();
+  readonly #deferred = new Set<BusDevice>();
+
+  get drivers(): readonly Driver[] {
+    return this.#drivers;
+  }
+
+  /** Devices in the order in which they were added. */
+  get devices(): readonly BusDevice[] {
+    return this.#devices;
+  }
+
+  listen(listener: Listener): void {
+    this.#listeners.push(listener);
+  }
+
+  #notify(event: Notification, device: BusDevice): void {
+    for (const listener of this.#listeners) listener(event, device);
+  }
+
+  device(name: string): BusDevice | undefined {
+    return this.#devices.find((device) => device.name === name);
+  }
+
+  driver(name: string): Driver | undefined {
+    return this.#drivers.find((driver) => driver.name === name);
+  }
+
+  #need(name: string): BusDevice {
+    const device = this.device(name);
+    if (device === undefined) throw new Errno('ENODEV', `there is no device "${name}" on the bus`);
+    return device;
+  }
+
+  /** Registers a driver and offers it every device without one. */
+  register(driver: Driver): void {
+    this.#drivers.push(driver);
+    if (this.autoprobe) this.#offer(driver);
+  }
+
+  // Errors concern nobody: the next device may be fine.
+  #offer(driver: Driver): void {
+    for (const device of this.#devices) {
+      if (!this.matches(driver, device)) continue;
+      device.hold((release) => {
+        if (device.driver === undefined) this.#tryProbe(driver, device);
+        release();
+      });
+    }
+  }
+
+  /** The bus says that the driver may take the device: override, then added ids, then the driver's table. */
+  matches(driver: Driver, device: BusDevice): boolean {
+    const named = device.override === driver.name;
+    if (device.override !== undefined && !named) return false;
+    const added = this.#dynamic.get(driver) ?? [];
+    if (added.some((row) => idMatches(row, device.identity))) return true;
+    if (named) return true;
+    return ordinaryIds(driver).some((row) => idMatches(row, device.identity));
+  }
+
+  /** Puts a device on the bus: listeners bring it under its IOMMU. Drivers come with {@link initialProbe}. */
+  add(device: BusDevice): void {
+    this.#devices.push(device);
+    device.listed = true;
+    this.#notify('add', device);
+  }
+
+  /** Looks for a driver, where the bus does so by itself. */
+  initialProbe(device: BusDevice): void {
+    if (!this.autoprobe || device.dead) return;
+    device.hold((release) => {
+      if (device.driver === undefined) this.#attach(device);
+      release();
+    });
+  }
+
+  /**
+   * Offers the device to drivers in turn. One whose DMA is refused ends the search; one whose probe fails does not.
+   * @returns the refusal that ended it
+   */
+  #attach(device: BusDevice): Errno | undefined {
+    for (const driver of this.#drivers) {
+      if (!this.matches(driver, device)) continue;
+      const { refused, failed } = this.#tryProbe(driver, device);
+      if (refused !== undefined) return refused;
+      if (failed === undefined) return undefined;
+    }
+    return undefined;
+  }
+
+  #tryProbe(driver: Driver, device: BusDevice): { refused?: Errno; failed?: Errno } {
+    const result = this.#probe(driver, device);
+    const error = result.refused ?? result.failed;
+    if (error?.code === 'EPROBE_DEFER') this.#deferred.add(device);
+    return result;
+  }
+
+  /** The probe itself: `refused` before the driver saw the device, `failed` by the driver. */
+  #probe(driver: Driver, device: BusDevice): { refused?: Errno; failed?: Errno } {
+    if (device.dead) {
+      return { refused: new Errno('ENODEV', `${device.name} is being removed`) };
+    }
+    if (device.driver !== undefined) {
+      const reason = `${device.name} is bound to ${device.driver.name} already`;
+      return { refused: new Errno('EBUSY', reason) };
+    }
+    device.driver = driver;
+    const refused = caught(() => {
+      if (!driver.managedDma) useDefaultDomain(device.iommu, driver.name);
+    });
+    if (refused !== undefined) {
+      device.driver = undefined;
+      return { refused };
+    }
+    this.#notify('bind-driver', device);
+    const failed = caught(() => {
+      driver.probe(device);
+    });
+    if (failed !== undefined) {
+      this.#notify('driver-not-bound', device);
+      this.#dmaCleanup(device, driver);
+      device.driver = undefined;
+      return { failed };
+    }
+    device.bound = true;
+    this.#deferred.delete(device);
+    this.#notify('bound-driver', device);
+    this.#retryDeferred();
+    return {};
+  }
+
+  #dmaCleanup(device: BusDevice, driver: Driver): void {
+    if (!driver.managedDma) unuseDefaultDomain(device.iommu);
+  }
+
+  // A bound driver may be what the others waited for.
+  #retryDeferred(): void {
+    const waiting = [...this.#deferred];
+    this.#deferred.clear();
+    for (const device of waiting) this.initialProbe(device);
+  }
+
+  /** Groups have their default domains now: what was deferred for that is tried again. */
+  retryDeferred(): void {
+    this.#retryDeferred();
+  }
+
+  /** Write to DRIVER/bind. ENODEV for no such device or no match; EBUSY; the probe's errors. */
+  bind(driverName: string, name: string, done: Done): void {
+    attempt(done, () => {
+      const driver = this.driver(driverName);
+      if (driver === undefined) throw new Errno('ENODEV', `there is no driver "${driverName}"`);
+      const device = this.#need(name);
+      if (!this.matches(driver, device)) {
+        const why =
+          device.override === undefined
+            ? `${driverName} does not know ${name} and its driver_override is empty`
+            : `driver_override of ${name} is ${device.override}`;
+        throw new Errno('ENODEV', why);
+      }
+      device.hold((release) => {
+        const { refused, failed } = this.#probe(driver, device);
+        release();
+        done(asBindError(refused ?? failed));
+      });
+    });
+  }
+
+  /** Write to DRIVER/unbind. ENODEV if the device is not bound to this driver. Done when the driver has let go. */
+  unbind(driverName: string, name: string, done: Done): void {
+    attempt(done, () => {
+      const device = this.#need(name);
+      if (device.driver?.name !== driverName) {
+        const bound = device.driver?.name ?? 'no driver';
+        throw new Errno('ENODEV', `${name} is bound to ${bound}, not to ${driverName}`);
+      }
+      this.#release(device, done);
+    });
+  }
+
+  #release(device: BusDevice, done: Done): void {
+    device.hold((unlock) => {
+      const finish = (): void => {
+        unlock();
+        done();
+      };
+      const { driver } = device;
+      if (driver === undefined) {
+        finish();
+        return;
+      }
+      this.#notify('unbind-driver', device);
+      device.bound = false;
+      driver.remove(device, () => {
+        this.#dmaCleanup(device, driver);
+        device.driver = undefined;
+        this.#notify('unbound-driver', device);
+        finish();
+      });
+    });
+  }
+
+  /** Write to drivers_probe. ENODEV for no such device, EINVAL for a refusal; a failed probe is success. */
+  driversProbe(name: string, done: Done): void {
+    attempt(done, () => {
+      const device = this.#need(name);
+      if (device.driver !== undefined) {
+        done();
+        return;
+      }
+      device.hold((release) => {
+        const refused = device.driver === undefined ? this.#attach(device) : undefined;
+        release();
+        done(refused && new Errno('EINVAL', refused.message));
+      });
+    });
+  }
+
+  /** Write to driver_override: neither binds nor unbinds. @param text as written; empty, or only a newline, clears */
+  setOverride(device: BusDevice, text: string): void {
+    if (text.length >= PAGE - 1) throw new Errno('EINVAL', 'driver_override is too long');
+    const [value = ''] = text.split(/[\0\n]/, 1);
+    device.override = value === '' ? undefined : value;
+  }
+
+  /** Write to DRIVER/new_id, decoded. EEXIST if the driver knows the device (unless all fields were given). */
+  addId(driver: Driver, row: WholeId, complete: boolean): void {
+    const rows = this.#dynamic.get(driver) ?? [];
+    if (!complete) {
+      const probe = { subvendor: ANY, subdevice: ANY, class: 0, ...row };
+      const known = [...ordinaryIds(driver), ...rows];
+      if (known.some((each) => idMatches(each, probe))) {
+        throw new Errno('EEXIST', `${driver.name} knows these ids already`);
+      }
+    }
+    this.#dynamic.set(driver, [...rows, row]);
+    this.#offer(driver);
+  }
+
+  /** Write to DRIVER/remove_id, decoded. ENODEV if it was not added. */
+  removeId(driver: Driver, row: WholeId): void {
+    const rows = this.#dynamic.get(driver) ?? [];
+    const index = rows.findIndex(
+      ({ vendor, device }) => vendor === row.vendor && device === row.device,
+    );
+    if (index < 0) throw new Errno('ENODEV', `these ids were never added to ${driver.name}`);
+    this.#dynamic.set(driver, rows.toSpliced(index, 1));
+  }
+
+  /** Takes a device off the bus: driver first, then listeners take it from its IOMMU. */
+  remove(device: BusDevice, done: Done): void {
+    this.#notify('remove', device);
+    this.#release(device, () => {
+      device.dead = true;
+      device.listed = false;
+      this.#deferred.delete(device);
+      const index = this.#devices.indexOf(device);
+      if (index >= 0) this.#devices.splice(index, 1);
+      this.#notify('removed', device);
+      done();
+    });
+  }
+}
+
+type WholeId = DriverId & Pick<DeviceIdentity, 'vendor' | 'device'>;
+
+const PAGE = 4096;
+/** PCI_ANY_ID, as a device's own number: matches only rows that say nothing. */
+const ANY = 0xffff_ffff;
+
+function ordinaryIds(driver: Driver): readonly DriverId[] {
+  return driver.overrideOnly === true ? [] : driver.ids;
+}
+
+function asBindError(error: Errno | undefined): Errno | undefined {
+  return error?.code === 'EPROBE_DEFER' ? new Errno('EAGAIN', error.message) : error;
+}
+
+function caught(action: () => void): Errno | undefined {
+  try {
+    action();
+  } catch (error) {
+    if (error instanceof Errno) return error;
+    throw error;
+  }
+  return undefined;
+}
+
+function attempt(done: Done, action: () => void): void {
+  const error = caught(action);
+  if (error !== undefined) done(error);
+}

@@ -1,0 +1,123 @@
+/**
+ * Drivers at work: what a driver of the machine's description does when it is probed and removed. Drivers do nothing with
+ * their devices here, save those that offer them to user space through VFIO; what counts is whether a probe succeeds and what the
+ * driver says about DMA.
+ *
+ * After drivers/vfio/pci/vfio_pci.c (probe, open), drivers/pci/pcie/portdrv.c (probe).
+ */
+import { Errno } from '../base/errno.ts';
+import type { Task } from '../base/task.ts';
+import { idMatches, type Driver as DriverSpec } from '../machine/drivers.ts';
+import { PORT_TYPES } from '../machine/pci/capabilities.ts';
+import { HEADER_NORMAL } from '../machine/pci/config-space.ts';
+import {
+  VFIO_DEVICE_FLAGS_PCI,
+  VFIO_DEVICE_FLAGS_RESET,
+  VFIO_DEVICE_GET_INFO,
+  vfio_device_info,
+} from '../uapi/vfio.ts';
+import { Argument } from '../vfio/arguments.ts';
+import type { VfioDevice, VfioDeviceOps } from '../vfio/vfio.ts';
+import type { BusDevice, Driver } from './driver-core.ts';
+import { canReset } from './pci-reset.ts';
+import type { PciFunction, PciSystem } from './pci-system.ts';
+
+/** The driver that a description stands for. */
+export function makeDriver(spec: DriverSpec, system: PciSystem): Driver {
+  const common = {
+    name: spec.name,
+    managedDma: spec.managedDma,
+    ids: spec.ids,
+    overrideOnly: spec.overrideOnly,
+  };
+  return spec.vfio === true
+    ? { ...common, ...vfioCallbacks(spec, system) }
+    : { ...common, ...plainCallbacks(spec, system) };
+}
+
+type Callbacks = Pick<Driver, 'probe' | 'remove'>;
+
+function refuseByOrder(spec: DriverSpec, device: BusDevice): void {
+  if (spec.failProbe !== undefined) {
+    throw new Errno(spec.failProbe, `${spec.name} was told to fail its probe of ${device.name}`);
+  }
+}
+
+function functionOf(system: PciSystem, device: BusDevice): PciFunction {
+  const known = system.function(device.name);
+  if (known === undefined) throw new Error(`${device.name} is on the bus but not in the machine`);
+  return known;
+}
+
+const PORTS: readonly (number | undefined)[] = [
+  PORT_TYPES['root-port'],
+  PORT_TYPES['upstream-port'],
+  PORT_TYPES['downstream-port'],
+  PORT_TYPES['rc-event-collector'],
+];
+
+function plainCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
+  return {
+    probe: (device) => {
+      refuseByOrder(spec, device);
+      if (spec.bridges) {
+        if (PORTS.includes(functionOf(system, device).pci.portType)) return;
+        throw new Errno('ENODEV', `${device.name} is no port of PCI Express`);
+      }
+      // driver_override can force any driver on any device; hardware that a driver does not know does not answer it.
+      if (spec.ids.length > 0 && !spec.ids.some((row) => idMatches(row, device.identity))) {
+        throw new Errno('ENODEV', `${device.name} is no device that ${spec.name} knows`);
+      }
+    },
+    remove: (_device, done) => {
+      done();
+    },
+  };
+}
+
+function vfioCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
+  const bound = new Map<BusDevice, VfioDevice>();
+  return {
+    probe: (device) => {
+      refuseByOrder(spec, device);
+      const known = functionOf(system, device);
+      if (known.pci.config.headerType !== HEADER_NORMAL) {
+        throw new Errno('EINVAL', `${device.name} is a bridge, ${spec.name} takes endpoints`);
+      }
+      bound.set(device, system.vfio.register(device.iommu, pciOps(known)));
+    },
+    remove: (device, done) => {
+      const vfio = bound.get(device);
+      bound.delete(device);
+      if (vfio === undefined) throw new Error(`${device.name} was never registered with VFIO`);
+      system.vfio.unregister(vfio, done);
+    },
+  };
+}
+
+/** VFIO's view of a PCI function. */
+function pciOps(known: PciFunction): VfioDeviceOps {
+  let resetWorks = false;
+  return {
+    pasids: true,
+    openDevice: () => {
+      resetWorks = canReset(known.pci, known.resetMethods);
+    },
+    flags: () => VFIO_DEVICE_FLAGS_PCI | (resetWorks ? VFIO_DEVICE_FLAGS_RESET : 0),
+    ioctl: (device, task, command, argument) => {
+      if (command === VFIO_DEVICE_GET_INFO) return getInfo(device, task, argument);
+      throw new Errno('ENOTTY', `a VFIO device has no ioctl 0x${command.toString(16)}`);
+    },
+  };
+}
+
+const REGIONS = 9;
+const INTERRUPTS = 5;
+
+function getInfo(device: VfioDevice, task: Task, address: bigint): number {
+  const given = new Argument(task, address, vfio_device_info, 'num_irqs');
+  given.writeBack('flags', device.ops.flags?.() ?? 0);
+  given.writeBack('num_regions', REGIONS);
+  given.writeBack('num_irqs', INTERRUPTS);
+  return 0;
+}

@@ -1,0 +1,199 @@
+/**
+ * Linux on a PCI machine, as far as drivers, groups and VFIO go: every device that the machine has becomes a device of the
+ * bus, comes under its IOMMU and into its group, and is offered to drivers; and back, when it is removed.
+ *
+ * Order on adding: group first (whatever goes wrong there, the device exists, only without group), drivers when all
+ * devices that came together are there. Order on removing: driver, group, hardware.
+ *
+ * After drivers/pci/{probe,remove,bus}.c and the bus notifier of drivers/iommu/iommu.c.
+ */
+import { Errno } from '../base/errno.ts';
+import { IommuDevice, type IommuOps } from '../iommu/domain.ts';
+import {
+  GroupTable,
+  probeDevice,
+  releaseDevice,
+  setupDefaultDomain,
+  type GroupOptions,
+  type IommuGroup,
+} from '../iommu/group.ts';
+import { selectGroup } from '../iommu/pci-groups.ts';
+import type { Driver as DriverSpec } from '../machine/drivers.ts';
+import type { DeviceDescription, Machine } from '../machine/machine.ts';
+import { aliasWalk } from '../machine/pci/alias.ts';
+import { acsVerdict } from '../machine/pci/acs.ts';
+import { ACS_BITS, EXT_ATS, EXT_PASID } from '../machine/pci/capabilities.ts';
+import { REGISTER } from '../machine/pci/config-space.ts';
+import type { PciDevice } from '../machine/pci/device.ts';
+import { Vfio, type VfioOptions } from '../vfio/vfio.ts';
+import { BusDevice, DriverCore, type Done } from './driver-core.ts';
+import { makeDriver } from './drivers.ts';
+import { resetMethods, type ResetMethod } from './pci-reset.ts';
+
+export type PciSystemOptions = {
+  /** the driver of the machine's IOMMU */
+  readonly ops: IommuOps;
+  readonly groups?: GroupOptions;
+  readonly vfio?: VfioOptions;
+  readonly strictAcs?: boolean;
+  /** in the order of their registration; default: those of the machine */
+  readonly drivers?: readonly DriverSpec[];
+};
+
+/** A function of the machine with what Linux keeps about it. */
+export type PciFunction = {
+  readonly pci: PciDevice;
+  readonly device: BusDevice;
+  /** found when the device was; which of them work is asked when it is reset */
+  readonly resetMethods: readonly ResetMethod[];
+};
+
+export class PciSystem {
+  readonly machine: Machine;
+  readonly core = new DriverCore();
+  readonly groups: GroupTable;
+  readonly vfio: Vfio;
+  readonly #options: PciSystemOptions;
+  readonly #functions = new Map<PciDevice, PciFunction>();
+  readonly #byName = new Map<string, PciFunction>();
+  #booting = true;
+
+  /** Boots Linux on the machine: devices, groups, then its drivers in their order. */
+  constructor(machine: Machine, options: PciSystemOptions) {
+    this.machine = machine;
+    this.#options = options;
+    this.groups = new GroupTable(options.groups);
+    this.vfio = new Vfio(options.vfio);
+    this.core.listen((event, device) => {
+      if (event === 'add') this.#joinGroup(device);
+      if (event === 'removed') releaseDevice(device.iommu);
+    });
+    for (const pci of machine.devices) this.#add(pci);
+    for (const group of this.groups.list()) setupDefaultDomain(group, undefined);
+    this.#booting = false;
+    for (const spec of options.drivers ?? machine.drivers)
+      this.core.register(makeDriver(spec, this));
+    machine.subscribe({
+      added: (pci) => {
+        this.#add(pci);
+      },
+    });
+  }
+
+  /** @param name "0000:01:00.0" */
+  function(name: string): PciFunction | undefined {
+    return this.#byName.get(name);
+  }
+
+  #add(pci: PciDevice): void {
+    const { config } = pci;
+    const identity = {
+      vendor: pci.vendor,
+      device: pci.device,
+      subvendor: config.u16(REGISTER.SUBSYSTEM_VENDOR),
+      subdevice: config.u16(REGISTER.SUBSYSTEM),
+      class: pci.classCode,
+    };
+    const device = new BusDevice(pci.name, identity, this.#iommuDevice(pci));
+    const known: PciFunction = { pci, device, resetMethods: resetMethods(pci) };
+    this.#functions.set(pci, known);
+    this.#byName.set(pci.name, known);
+    device.override = pci.facts.driverOverride;
+    this.core.add(device);
+  }
+
+  #iommuDevice(pci: PciDevice): IommuDevice {
+    const { config, bus } = pci;
+    const pasid = config.findExtendedCapability(EXT_PASID);
+    return new IommuDevice({
+      name: pci.name,
+      ops: this.#options.ops,
+      maxPasids: pasid === 0 ? 0 : 2 ** ((config.u16(pasid + 4) >> 8) & 0x1f),
+      reservedRegions: this.machine.reservedOf(pci),
+      atsSupported:
+        config.findExtendedCapability(EXT_ATS) !== 0 && !bus.platform.atsDisabled && !pci.untrusted,
+      untrusted: pci.untrusted,
+      requesterIds: [...aliasWalk(pci)].map(({ rid }) => rid),
+      sourceValidated: isSourceValidated(pci),
+    });
+  }
+
+  // An IOMMU that refuses the device, or none at all, leaves it without group: no error of the bus.
+  #joinGroup(device: BusDevice): void {
+    const pci = this.#byName.get(device.name)?.pci;
+    if (pci === undefined || this.machine.iommuOf(pci) === undefined) return;
+    try {
+      probeDevice(device.iommu, () => this.#selectGroup(pci), { deferDefault: this.#booting });
+    } catch (error) {
+      if (!(error instanceof Errno)) throw error;
+    }
+  }
+
+  #selectGroup(pci: PciDevice): IommuGroup {
+    const { group } = selectGroup(pci, (other) => this.#functions.get(other)?.device.iommu.group, {
+      profile: this.#options.strictAcs === true ? 'strict-acs' : 'linux',
+    });
+    return group?.ref() ?? this.groups.alloc();
+  }
+
+  /** Write to a device's `remove`: what is behind a bridge goes first. Done when all drivers have let go. */
+  remove(name: string, done: Done): void {
+    const known = this.#byName.get(name);
+    if (known === undefined) {
+      done(new Errno('ENODEV', `there is no device "${name}" on the bus`));
+      return;
+    }
+    const leaving = this.#withChildren(known.pci);
+    const next = (): void => {
+      const pci = leaving.shift();
+      const entry = pci && this.#functions.get(pci);
+      if (entry === undefined) {
+        this.machine.remove(name);
+        done();
+        return;
+      }
+      this.core.remove(entry.device, () => {
+        this.#functions.delete(entry.pci);
+        this.#byName.delete(entry.pci.name);
+        next();
+      });
+    };
+    next();
+  }
+
+  // Last child first; virtual functions before their physical one.
+  #withChildren(pci: PciDevice): PciDevice[] {
+    const behind = [...(pci.subordinate?.devices.values() ?? [])].reverse();
+    return [
+      ...behind.flatMap((child) => this.#withChildren(child)),
+      ...this.machine.virtualFunctions(pci).reverse(),
+      pci,
+    ];
+  }
+
+  /** Write to the bus's `rescan`: everything that is found joins its group, then drivers are looked for. */
+  rescan(): void {
+    this.#offer(this.machine.rescan());
+  }
+
+  /** New hardware appears and is found. */
+  plug(descriptions: readonly DeviceDescription[]): void {
+    this.#offer(this.machine.plug(descriptions));
+  }
+
+  #offer(found: readonly PciDevice[]): void {
+    for (const pci of found) {
+      const entry = this.#functions.get(pci);
+      if (entry !== undefined) this.core.initialProbe(entry.device);
+    }
+  }
+}
+
+/** The first port above checks the bus number of what comes in; directly on a root bus nothing can be forged. */
+function isSourceValidated(pci: PciDevice): boolean {
+  for (let bridge = pci.upstreamBridge; ; bridge = bridge.upstreamBridge) {
+    if (bridge === undefined) return pci.bus.isRoot;
+    if (!bridge.isExpress) return false;
+    if (bridge.isDownstream) return acsVerdict(bridge, ACS_BITS.SV).isolated;
+  }
+}
