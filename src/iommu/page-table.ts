@@ -1,0 +1,245 @@
+/**
+ * PageTable: what a paging domain needs of a page-table format, and its simplest form, a map of extents.
+ *
+ * An extent is one IOVA range onto consecutive pages of one backing. Leaves are not stored: within an extent they follow
+ * from IOVA, physical address, length and the sizes that the format offers, by the rule of generic_pt (the largest size
+ * that alignment, end of range and physical contiguity allow; drivers/iommu/generic_pt/pt_iter.h,
+ * pt_compute_best_pgsize). A leaf is what one dirty bit stands for.
+ *
+ * Invariant: extents are disjoint. Unmapping takes away whole extents or cuts them between leaves.
+ */
+import { PAGE_BYTES, addressOf, hex, showSpan } from '../base/position.ts';
+import { RangeMap, type Span } from '../base/range-map.ts';
+import type { Backing } from '../base/task.ts';
+import { pfnOf, type FrameRun } from '../machine/memory.ts';
+
+/** Permissions of a mapping (IOMMU_READ, IOMMU_WRITE of include/linux/iommu.h). */
+export const PROT_READ = 1;
+export const PROT_WRITE = 2;
+
+/** A mapping to make: `span` of IOVAs onto memory from byte `offset` of page `page` on, which lies in `run`. */
+export type Mapping = {
+  readonly span: Span;
+  readonly run: FrameRun;
+  /** page number in the run's backing that holds the first byte */
+  readonly page: number;
+  /** of the first byte within that page */
+  readonly offset: number;
+  readonly prot: number;
+  /** never use leaves above the page size (iopt disable_large_pages) */
+  readonly small: boolean;
+};
+
+/** Where an IOVA leads. */
+export type Translation = {
+  /** physical address, exact in a double */
+  readonly phys: number;
+  readonly backing: Backing;
+  /** byte offset in the backing */
+  readonly offset: number;
+  readonly prot: number;
+};
+
+/** Told of each dirty leaf: first IOVA and size in bytes. */
+export type DirtyLeaf = (first: bigint, size: number) => void;
+
+export type PageTable = {
+  /** Sizes of leaves in bytes, descending powers of two. */
+  readonly leafSizes: readonly number[];
+  /** Adds a mapping. Its span is free: whoever maps keeps areas disjoint, so an overlap is a bug and throws Error. */
+  map(mapping: Mapping): void;
+  /** Takes away everything in `span`; holes are fine. */
+  unmap(span: Span): void;
+  walk(page: number, offset: number): Translation | undefined;
+  /** Physical address, or -1 where nothing is mapped. */
+  translate(page: number, offset: number): number;
+  /** A device wrote there; false where nothing is mapped. */
+  setDirty(page: number, offset: number): boolean;
+  /** Reports the dirty leaves that touch `span`; forgets them where `clear` is set. */
+  readDirty(span: Span, clear: boolean, report: DirtyLeaf): void;
+};
+
+/** A mapping that is there. */
+export class Extent implements Span {
+  readonly firstPage: number;
+  readonly firstOffset: number;
+  readonly lastPage: number;
+  readonly lastOffset: number;
+  readonly run: FrameRun;
+  readonly page: number;
+  readonly offset: number;
+  readonly prot: number;
+  readonly small: boolean;
+  /** starts of dirty leaves, in bytes from the first byte of the extent */
+  dirty: Set<number> | undefined;
+
+  constructor({ span, run, page, offset, prot, small }: Mapping) {
+    this.firstPage = span.firstPage;
+    this.firstOffset = span.firstOffset;
+    this.lastPage = span.lastPage;
+    this.lastOffset = span.lastOffset;
+    this.run = run;
+    this.page = page;
+    this.offset = offset;
+    this.prot = prot;
+    this.small = small;
+  }
+
+  /** Distance of a position from the first byte. */
+  delta(page: number, offset: number): number {
+    return (page - this.firstPage) * PAGE_BYTES + (offset - this.firstOffset);
+  }
+
+  get length(): number {
+    return this.delta(this.lastPage, this.lastOffset) + 1;
+  }
+
+  /** Physical address of the byte at distance `delta`. */
+  phys(delta: number): number {
+    const byte = this.offset + delta;
+    const inPage = byte % PAGE_BYTES;
+    return pfnOf(this.run, this.page + (byte - inPage) / PAGE_BYTES) * PAGE_BYTES + inPage;
+  }
+}
+
+// Alignment needs the low bits of an IOVA only; 2^32 of them fit a double with room to spare.
+const LOW_PAGES = 2 ** 20;
+
+export class ExtentTable implements PageTable {
+  readonly leafSizes: readonly number[];
+  readonly extents = new RangeMap<Extent>();
+
+  constructor(leafSizes: readonly number[]) {
+    this.leafSizes = leafSizes;
+  }
+
+  map(mapping: Mapping): void {
+    this.extents.insert(new Extent(mapping));
+  }
+
+  unmap(span: Span): void {
+    for (;;) {
+      const extent = this.extents.firstOverlap(
+        span.firstPage,
+        span.firstOffset,
+        span.lastPage,
+        span.lastOffset,
+      );
+      if (extent === undefined) return;
+      this.extents.delete(extent);
+      this.#keepOutside(extent, span);
+    }
+  }
+
+  walk(page: number, offset: number): Translation | undefined {
+    const extent = this.extents.at(page, offset);
+    if (extent === undefined) return undefined;
+    const delta = extent.delta(page, offset);
+    return {
+      phys: extent.phys(delta),
+      backing: extent.run.backing,
+      offset: extent.page * PAGE_BYTES + extent.offset + delta,
+      prot: extent.prot,
+    };
+  }
+
+  translate(page: number, offset: number): number {
+    const extent = this.extents.at(page, offset);
+    return extent === undefined ? -1 : extent.phys(extent.delta(page, offset));
+  }
+
+  setDirty(page: number, offset: number): boolean {
+    const extent = this.extents.at(page, offset);
+    if (extent === undefined) return false;
+    const [start] = this.#leafAt(extent, extent.delta(page, offset));
+    extent.dirty ??= new Set();
+    extent.dirty.add(start);
+    return true;
+  }
+
+  readDirty(span: Span, clear: boolean, report: DirtyLeaf): void {
+    let extent = this.extents.ceiling(span.firstPage, span.firstOffset);
+    while (extent !== undefined && startsIn(extent, span)) {
+      if (extent.dirty !== undefined) this.#readExtent(extent, span, { clear, report });
+      extent = this.extents.after(extent);
+    }
+  }
+
+  #readExtent(extent: Extent, span: Span, how: { clear: boolean; report: DirtyLeaf }): void {
+    const first = extent.delta(span.firstPage, span.firstOffset);
+    const last = extent.delta(span.lastPage, span.lastOffset);
+    const start = addressOf(extent.firstPage, extent.firstOffset);
+    for (const leaf of extent.dirty ?? []) {
+      const [, size] = this.#leafAt(extent, leaf);
+      if (leaf > last || leaf + size - 1 < first) continue;
+      how.report(start + BigInt(leaf), size);
+      if (how.clear) extent.dirty?.delete(leaf);
+    }
+  }
+
+  /** Puts back what `span` leaves of an extent on either side, for cuts of split areas. */
+  #keepOutside(extent: Extent, span: Span): void {
+    const before = extent.delta(span.firstPage, span.firstOffset);
+    const after = extent.delta(span.lastPage, span.lastOffset) + 1;
+    if (before > 0) this.extents.insert(part(extent, 0, before));
+    if (after < extent.length) this.extents.insert(part(extent, after, extent.length));
+  }
+
+  /** The leaf that holds the byte at distance `delta`: its start as a distance, and its size. */
+  #leafAt(extent: Extent, delta: number): [start: number, size: number] {
+    const unit = (extent.small ? 1 : extent.run.backing.unit) * PAGE_BYTES;
+    const origin = extent.page * PAGE_BYTES + extent.offset;
+    const pieceStart = origin + delta - ((origin + delta) % unit);
+    const end = Math.min(pieceStart + unit - origin, extent.length);
+    let at = Math.max(0, pieceStart - origin);
+    for (;;) {
+      const size = this.#bestSize(extent, at, end);
+      if (at + size > delta) return [at, size];
+      at += size;
+    }
+  }
+
+  #bestSize(extent: Extent, at: number, end: number): number {
+    const byte = extent.firstOffset + at;
+    const low =
+      ((extent.firstPage + Math.floor(byte / PAGE_BYTES)) % LOW_PAGES) * PAGE_BYTES +
+      (byte % PAGE_BYTES);
+    const phys = extent.phys(at);
+    for (const size of this.leafSizes) {
+      if (low % size === 0 && phys % size === 0 && at + size <= end) return size;
+    }
+    // The caller aligned to the smallest size (iova_alignment), so this is a bug of ours.
+    throw new Error(`no leaf size fits ${hex(phys)} at distance ${at} of ${showSpan(extent)}`);
+  }
+}
+
+function startsIn(extent: Extent, span: Span): boolean {
+  return (
+    extent.firstPage < span.lastPage ||
+    (extent.firstPage === span.lastPage && extent.firstOffset <= span.lastOffset)
+  );
+}
+
+/** Bytes [from, to) of an extent as an extent of its own. */
+function part(extent: Extent, from: number, to: number): Extent {
+  const first = addressOf(extent.firstPage, extent.firstOffset) + BigInt(from);
+  const last = addressOf(extent.firstPage, extent.firstOffset) + BigInt(to - 1);
+  const byte = extent.offset + from;
+  const piece = new Extent({
+    span: {
+      firstPage: Number(first >> 12n),
+      firstOffset: Number(first & 0xfffn),
+      lastPage: Number(last >> 12n),
+      lastOffset: Number(last & 0xfffn),
+    },
+    run: extent.run,
+    page: extent.page + Math.floor(byte / PAGE_BYTES),
+    offset: byte % PAGE_BYTES,
+    prot: extent.prot,
+    small: extent.small,
+  });
+  for (const leaf of extent.dirty ?? []) {
+    if (leaf >= from && leaf < to) (piece.dirty ??= new Set()).add(leaf - from);
+  }
+  return piece;
+}

@@ -1,0 +1,162 @@
+/**
+ * Physical memory of the imaginary machine. Nothing is stored here: a frame is a page of some {@link Backing} (private
+ * memory of a client, a file, a buffer of ours) that got a number when it was first pinned.
+ *
+ * Numbers are handed out in windows of 1 GiB, each onto a 1 GiB-aligned piece of one backing, so a page has one physical
+ * address however often and from wherever it is mapped, and numbering 1 TiB costs what numbering 4 KiB costs. Within a
+ * window frames run downwards: neighbouring pages are not neighbours in physical memory, as in Linux, where nothing
+ * promises that they are, except inside one unit of the backing (a huge page). Programs that need contiguous memory must
+ * therefore ask for huge pages here too, and no page table ever merges two small pages into one leaf.
+ *
+ * Invariant: a window belongs to a backing for as long as that backing is alive or has a pin.
+ * Words: pfn, number of a frame; unit, pages (a power of two) that are physically contiguous; top, the constant from which a window counts
+ * down; pin, a run of frames that somebody holds (one pin for each page set, as pin_user_pages counts them).
+ */
+import type { Backing, PageRun } from '../base/task.ts';
+
+export const PAGE_SHIFT = 12;
+export const PAGE_SIZE = 4096;
+const WINDOW_PAGES = 2 ** 18;
+
+/** Frames of consecutive pages of one backing, all counted from the same top. */
+export type FrameRun = PageRun & { readonly top: number; readonly frames: Frames };
+
+/** Where a physical address lands. */
+export type Location = { readonly backing: Backing; readonly page: number };
+
+type Window = { readonly frames: Frames; readonly top: number };
+
+/** What one backing has of physical memory: its windows by number, and the pins on it. */
+export class Frames {
+  readonly backing: Backing;
+  readonly tops = new Map<number, number>();
+  readonly pins = new Set<FrameRun>();
+  dead = false;
+
+  constructor(backing: Backing) {
+    this.backing = backing;
+  }
+}
+
+/** Number of the frame that holds `page` of the run's backing. */
+export function pfnOf(run: FrameRun, page: number): number {
+  const { unit } = run.backing;
+  const inUnit = page % unit;
+  return run.top - (page - inUnit) - (unit - 1) + inUnit;
+}
+
+export class PhysicalMemory {
+  readonly #byBacking = new Map<Backing, Frames>();
+  readonly #windows: (Window | undefined)[] = [];
+  readonly #free: number[] = [];
+
+  /**
+   * Frames of a run of pages, in order, numbered on first use.
+   * @returns one run, or more where windows of the backing were numbered at different times
+   */
+  frames(run: PageRun): FrameRun[] {
+    const frames = this.#framesOf(run.backing);
+    const first = Math.floor(run.page / WINDOW_PAGES);
+    const last = Math.floor((run.page + run.count - 1) / WINDOW_PAGES);
+    const runs: FrameRun[] = [];
+    let page = run.page;
+    let top = this.#top(frames, first, last);
+    for (let window = first; window <= last; window++) {
+      const next = window === last ? undefined : this.#top(frames, window + 1, last);
+      if (next === top) continue;
+      const end = window === last ? run.page + run.count : (window + 1) * WINDOW_PAGES;
+      runs.push({ backing: run.backing, page, count: end - page, top, frames });
+      page = end;
+      top = next ?? top;
+    }
+    return runs;
+  }
+
+  /** Holds a run's pages in place; one call for each {@link unpin}. */
+  pin(run: FrameRun): void {
+    run.frames.pins.add(run);
+  }
+
+  unpin(run: FrameRun): void {
+    const { frames } = run;
+    frames.pins.delete(run);
+    if (frames.dead && frames.pins.size === 0) this.#drop(frames);
+  }
+
+  /** How many pins hold one page. */
+  pinCount(backing: Backing, page: number): number {
+    let count = 0;
+    for (const run of this.#byBacking.get(backing)?.pins ?? []) {
+      if (run.page <= page && page < run.page + run.count) count++;
+    }
+    return count;
+  }
+
+  /** Pages of a backing that somebody holds, in no order, overlapping where several do. */
+  pinnedPages(backing: Backing): { readonly page: number; readonly count: number }[] {
+    return [...(this.#byBacking.get(backing)?.pins ?? [])].map(({ page, count }) => ({
+      page,
+      count,
+    }));
+  }
+
+  /** Nobody can reach the backing any more but through pins: its windows go back when the last of these goes. */
+  forget(backing: Backing): void {
+    const frames = this.#byBacking.get(backing);
+    if (frames === undefined) return;
+    frames.dead = true;
+    if (frames.pins.size === 0) this.#drop(frames);
+  }
+
+  /** The page behind a frame number; undefined for a frame that nobody has. */
+  locate(pfn: number): Location | undefined {
+    const window = this.#windows[Math.floor(pfn / WINDOW_PAGES)];
+    if (window === undefined) return undefined;
+    const { backing } = window.frames;
+    const below = window.top - pfn;
+    const inUnit = below % backing.unit;
+    return { backing, page: below - inUnit + (backing.unit - 1 - inUnit) };
+  }
+
+  /** All pins there are; for the leak check. */
+  get pinCountTotal(): number {
+    let count = 0;
+    for (const frames of this.#byBacking.values()) count += frames.pins.size;
+    return count;
+  }
+
+  #framesOf(backing: Backing): Frames {
+    let frames = this.#byBacking.get(backing);
+    if (frames === undefined) {
+      frames = new Frames(backing);
+      this.#byBacking.set(backing, frames);
+    }
+    return frames;
+  }
+
+  #drop(frames: Frames): void {
+    this.#byBacking.delete(frames.backing);
+    this.#windows.forEach((window, index) => {
+      if (window?.frames !== frames) return;
+      this.#windows[index] = undefined;
+      this.#free.push(index);
+    });
+  }
+
+  /** Top of a window; numbers it, and with it all windows up to `last` that have none, so that they share the top. */
+  #top(frames: Frames, window: number, last: number): number {
+    const known = frames.tops.get(window);
+    if (known !== undefined) return known;
+    let end = window;
+    while (end < last && !frames.tops.has(end + 1)) end++;
+    const reused = end === window ? this.#free.pop() : undefined;
+    // Windows count downwards too, so that one top serves all of them: the last one gets the lowest numbers.
+    const lowest = reused ?? this.#windows.length;
+    const top = lowest * WINDOW_PAGES + (end + 1) * WINDOW_PAGES - 1;
+    for (let each = end; each >= window; each--) {
+      this.#windows[lowest + end - each] = { frames, top };
+      frames.tops.set(each, top);
+    }
+    return top;
+  }
+}
