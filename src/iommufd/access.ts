@@ -1,0 +1,266 @@
+/**
+ * ACCESS: a user of an IOAS inside the kernel that reads, writes or pins memory by IOVA without a domain: a mediated device,
+ * or an HW queue.
+ *
+ * Users: the table, and the driver that made it. While attached it is a user of its IOAS. Pins must be given back as they
+ * were taken, at the latest when the IOAS says that a range is going.
+ *
+ * After the access half of drivers/iommu/iommufd/device.c.
+ */
+import { Errno } from '../base/errno.ts';
+import { MAX_ADDRESS, firstOf, hex, lastOf, offsetOf, pageOf } from '../base/position.ts';
+import { PAGE_SIZE } from '../machine/memory.ts';
+import type { Area } from './area.ts';
+import type { Context } from './context.ts';
+import type { IoPagetable, IoptAccess } from './io-pagetable.ts';
+import { Ioas, lastByte } from './ioas.ts';
+import { IommufdObject } from './object.ts';
+
+export type AccessOptions = {
+  /** it pins, and needs whole pages for that */
+  readonly pins: boolean;
+  /** belongs to iommufd itself: it is never asked to let go, its areas are locked instead */
+  readonly internal?: boolean;
+  /** must give back all pins that touch the range */
+  readonly onUnmap?: (first: bigint, last: bigint) => void;
+};
+
+/** A piece of a range within one area. */
+type Part = { readonly area: Area; readonly first: bigint; readonly last: bigint };
+
+export type RwOptions = {
+  readonly write: boolean;
+  /** the caller's own memory may be copied directly where it is the source (copy_from_user) */
+  readonly direct?: { readonly memory: object };
+};
+
+export class Access extends IommufdObject implements IoptAccess {
+  override readonly type = 'ACCESS';
+  readonly context: Context;
+  readonly alignment: number;
+  readonly #options: AccessOptions;
+  #ioas: Ioas | undefined;
+
+  private constructor(context: Context, options: AccessOptions) {
+    super();
+    this.context = context;
+    this.#options = options;
+    this.alignment = options.pins ? PAGE_SIZE : 1;
+  }
+
+  static create(context: Context, options: AccessOptions): Access {
+    const access = new Access(context, options);
+    context.objects.create(access, () => {
+      // Nothing else can fail.
+    });
+    // The driver that makes it is a user until it closes it; a file of its own keeps the context alive.
+    access.users++;
+    if (options.internal !== true) context.get();
+    return access;
+  }
+
+  /** What its maker calls at the end; all pins must be given back. */
+  close(): void {
+    this.context.objects.destroyHeld(this);
+  }
+
+  override destroy(): void {
+    this.#change(undefined);
+    if (this.#options.internal !== true) this.context.put();
+  }
+
+  get ioas(): Ioas | undefined {
+    return this.#ioas;
+  }
+
+  /** Starts to use an IOAS; ENOENT, EADDRINUSE (alignment). */
+  attach(ioasId: number): void {
+    this.attachIoas(this.context.objects.get(Ioas, ioasId));
+  }
+
+  attachIoas(ioas: Ioas): void {
+    if (this.#ioas !== undefined) throw new Error(`${String(this)} is attached already`);
+    this.#change(ioas);
+  }
+
+  /** Moves to another IOAS; ENOENT if it is attached to none. */
+  replace(ioasId: number): void {
+    if (this.#ioas === undefined)
+      throw new Errno('ENOENT', `${String(this)} is attached to no IOAS`);
+    this.#change(this.context.objects.get(Ioas, ioasId));
+  }
+
+  detach(): void {
+    this.#change(undefined);
+  }
+
+  onUnmap(first: bigint, last: bigint): void {
+    this.#options.onUnmap?.(first, last);
+  }
+
+  /**
+   * Pins the pages of a range.
+   * @returns frame numbers, one per page; EINVAL, EOVERFLOW, ENOENT, EPERM, and what pinning answers
+   */
+  pin(iova: bigint, length: bigint, write: boolean): number[] {
+    const { parts, last } = this.#parts(iova, length, 'pin');
+    const done: Part[] = [];
+    const pfns: number[] = [];
+    try {
+      for (const part of parts) {
+        this.#checkPinnable(part, last);
+        checkProt(part.area, write);
+        pfns.push(...this.#pinPart(part, write));
+        done.push(part);
+      }
+      this.#checkComplete(parts, iova, last);
+    } catch (error) {
+      for (const part of done) this.#unpinPart(part);
+      throw error;
+    }
+    return pfns;
+  }
+
+  /** Gives back exactly what a {@link pin} took. */
+  unpin(iova: bigint, length: bigint): void {
+    for (const part of this.#parts(iova, length, 'unpin').parts) this.#unpinPart(part);
+  }
+
+  /** Copies between the IOAS and `bytes`; EINVAL, EOVERFLOW, ENOENT, EPERM, EFAULT. After iommufd_access_rw. */
+  readWrite(iova: bigint, bytes: Uint8Array, options: RwOptions): void {
+    const { parts, last } = this.#parts(iova, BigInt(bytes.length), 'access');
+    if (parts.length === 0) throw new Errno('ENOENT', `IOVA ${hex(iova)} is not mapped`);
+    let done = 0;
+    for (const part of parts) {
+      if (part.area.preventAccess)
+        throw new Errno('EINVAL', `area ${String(part.area)} is being unmapped`);
+      checkProt(part.area, options.write);
+      const length = Number(part.last - part.first + 1n);
+      copyPart(part, bytes.subarray(done, done + length), options);
+      done += length;
+    }
+    this.#checkComplete(parts, iova, last);
+  }
+
+  #change(ioas: Ioas | undefined): void {
+    const old = this.#ioas;
+    if (old === ioas) return;
+    if (ioas !== undefined) {
+      ioas.iopt.addAccess(this);
+      ioas.users++;
+    }
+    if (old !== undefined) {
+      if (this.#options.internal !== true) this.onUnmap(0n, MAX_ADDRESS);
+      old.iopt.removeAccess(this);
+      old.users--;
+    }
+    this.#ioas = ioas;
+  }
+
+  #parts(iova: bigint, length: bigint, verb: string): { parts: Part[]; last: bigint } {
+    const last = lastByte(iova, length);
+    const { iopt } = this.#attached(verb);
+    return { parts: partsOf(iopt, iova, last), last };
+  }
+
+  #attached(verb: string): Ioas {
+    if (this.#ioas === undefined)
+      throw new Errno('ENOENT', `${String(this)} is attached to no IOAS, cannot ${verb}`);
+    return this.#ioas;
+  }
+
+  /** After iopt_area_contig_is_aligned: a page must not be shared with what lies beside the area. */
+  #checkPinnable({ area, first }: Part, last: bigint): void {
+    if (area.preventAccess) throw new Errno('EINVAL', `area ${String(area)} is being unmapped`);
+    const start = area.byteAt(pageOf(first), offsetOf(first));
+    const end = area.byteAt(area.lastPage, area.lastOffset);
+    const endsHere = last <= lastOf(area);
+    if (start.offset !== 0 || (!endsHere && end.offset !== PAGE_SIZE - 1)) {
+      throw new Errno(
+        'EINVAL',
+        `${hex(first)} or the end of its area does not lie at the border of a page`,
+      );
+    }
+  }
+
+  #pinPart({ area, first, last }: Part, write: boolean): number[] {
+    const { pages } = area;
+    if (write && !pages.writable)
+      throw new Errno('EPERM', `area ${String(area)} shows memory that was given read-only`);
+    if (pages.isDmaBuf)
+      throw new Errno('EINVAL', `area ${String(area)} is a dma-buf, which the CPU cannot access`);
+    const [from, to] = indexes(area, first, last);
+    this.context.environment.faults.alloc('page access');
+    pages.acquire(from, to);
+    area.accesses++;
+    if (this.#options.internal === true) area.locks++;
+    return pages.pfns(from, to);
+  }
+
+  #unpinPart({ area, first, last }: Part): void {
+    area.pages.release(...indexes(area, first, last));
+    area.accesses--;
+    if (this.#options.internal === true) area.locks--;
+  }
+
+  #checkComplete(parts: readonly Part[], iova: bigint, last: bigint): void {
+    const end = parts.at(-1)?.last;
+    if (end !== last) {
+      throw new Errno('ENOENT', `nothing is mapped at ${hex(end === undefined ? iova : end + 1n)}`);
+    }
+  }
+}
+
+/** The areas over [first, last], up to the first hole. */
+function partsOf(iopt: IoPagetable, first: bigint, last: bigint): Part[] {
+  const parts: Part[] = [];
+  let at = first;
+  let area = iopt.areas.at(pageOf(first), offsetOf(first));
+  while (area !== undefined) {
+    const end = lastOf(area) < last ? lastOf(area) : last;
+    parts.push({ area, first: at, last: end });
+    if (end === last) break;
+    at = end + 1n;
+    const next = iopt.areas.after(area);
+    area = next !== undefined && firstOf(next) === at ? next : undefined;
+  }
+  return parts;
+}
+
+function indexes(area: Area, first: bigint, last: bigint): [number, number] {
+  return [
+    area.byteAt(pageOf(first), offsetOf(first)).index,
+    area.byteAt(pageOf(last), offsetOf(last)).index,
+  ];
+}
+
+function checkProt(area: Area, write: boolean): void {
+  if (write ? area.writable : area.readable) return;
+  throw new Errno('EPERM', `area ${String(area)} is not ${write ? 'writeable' : 'readable'}`);
+}
+
+/** After iopt_pages_rw_access. */
+function copyPart({ area, first }: Part, bytes: Uint8Array, { write, direct }: RwOptions): void {
+  const { pages } = area;
+  const start = area.byteAt(pageOf(first), offsetOf(first));
+  if (write && !pages.writable)
+    throw new Errno('EPERM', `area ${String(area)} shows memory that was given read-only`);
+  if (pages.isDmaBuf)
+    throw new Errno('EINVAL', `area ${String(area)} is a dma-buf, which the CPU cannot access`);
+  const { source } = pages;
+  if (source.kind !== 'user') {
+    pages.copy(start, bytes, write);
+    return;
+  }
+  if (direct?.memory === source.memory) {
+    const address = (BigInt(source.firstPage + start.index) << 12n) | BigInt(start.offset);
+    if (write) source.memory.copyOut(address, bytes);
+    else source.memory.copyIn(address, bytes);
+    return;
+  }
+  if (start.offset + bytes.length <= PAGE_SIZE && !source.memory.exited) {
+    pages.copyPage(start, bytes, write);
+    return;
+  }
+  pages.copy(start, bytes, write);
+}

@@ -1,0 +1,81 @@
+/**
+ * Who pays for pinned pages: nobody, the user, or the process, against RLIMIT_MEMLOCK of whoever made the page set.
+ *
+ * The limit is checked after the pages were pinned, as Linux does it, because how many of a range are pinned already is
+ * only known then; a failure undoes the whole operation. `pinnedPages` of the address space counts in every mode.
+ *
+ * After drivers/iommu/iommufd/pages.c (iopt_pages_update_pinned) and mm/util.c (__account_locked_vm).
+ */
+import { Errno } from '../base/errno.ts';
+import type { AddressSpace, Task } from '../base/task.ts';
+import { PAGE_SIZE } from '../machine/memory.ts';
+
+export type AccountMode = 'none' | 'user' | 'mm';
+
+/** Who is charged for one page set. */
+export type Payer = {
+  readonly memory: AddressSpace;
+  readonly uid: number;
+  /** RLIMIT_MEMLOCK in bytes, Infinity for no limit */
+  readonly memlockLimit: number;
+  readonly mode: AccountMode;
+};
+
+/** The payer that a caller becomes for page sets that it makes; the context's mode applies where the caller pays at all. */
+export function payerOf(task: Task, contextMode: 'user' | 'mm'): Payer {
+  return {
+    memory: task.memory,
+    uid: task.uid,
+    memlockLimit: task.memlockLimit,
+    mode: task.capable('CAP_IPC_LOCK') ? 'none' : contextMode,
+  };
+}
+
+/** Locked pages of all users of the machine (user_struct::locked_vm). */
+export class Accounting {
+  readonly #byUser = new Map<number, number>();
+
+  /** Charges `pages` more; ENOMEM over the limit, nothing charged then. */
+  charge(payer: Payer, pages: number): void {
+    const limit = Math.floor(payer.memlockLimit / PAGE_SIZE);
+    if (payer.mode === 'user') {
+      const now = (this.#byUser.get(payer.uid) ?? 0) + pages;
+      if (now > limit) {
+        throw overLimit(`user ${payer.uid}`, now, limit);
+      }
+      this.#byUser.set(payer.uid, now);
+    } else if (payer.mode === 'mm') {
+      if (payer.memory.exited) {
+        throw new Errno('EINVAL', 'the process that pays for these pages has exited');
+      }
+      const now = payer.memory.lockedPages + pages;
+      if (now > limit) throw overLimit('the process', now, limit);
+      payer.memory.lockedPages = now;
+    }
+    payer.memory.pinnedPages += pages;
+  }
+
+  uncharge(payer: Payer, pages: number): void {
+    if (payer.mode === 'user') {
+      const now = (this.#byUser.get(payer.uid) ?? 0) - pages;
+      if (now < 0) throw new Error(`user ${payer.uid} gets back more pages than it paid for`);
+      if (now === 0) this.#byUser.delete(payer.uid);
+      else this.#byUser.set(payer.uid, now);
+    } else if (payer.mode === 'mm') {
+      payer.memory.lockedPages -= pages;
+    }
+    payer.memory.pinnedPages -= pages;
+  }
+
+  /** Pages that a user has locked. */
+  lockedBy(uid: number): number {
+    return this.#byUser.get(uid) ?? 0;
+  }
+}
+
+function overLimit(who: string, pages: number, limit: number): Errno {
+  return new Errno(
+    'ENOMEM',
+    `${who} would have ${pages} pages locked, RLIMIT_MEMLOCK allows ${limit}; raise it (ulimit -l) or give CAP_IPC_LOCK`,
+  );
+}

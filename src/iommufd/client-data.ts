@@ -1,0 +1,50 @@
+/**
+ * Data that a client hands to the driver behind an object, with the size rules of ioctl structs.
+ *
+ * After iommu_copy_struct_from_user and iommu_copy_struct_from_user_array of include/linux/iommu.h.
+ */
+import { Errno } from '../base/errno.ts';
+import type { Fields, Static, Struct } from '../base/struct.ts';
+import type { Task } from '../base/task.ts';
+import type { UserData } from '../iommu/domain.ts';
+
+/** A piece of client memory as a driver sees it. */
+export function clientData(
+  task: Task,
+  what: { readonly type: number; readonly address: bigint; readonly length: number },
+): UserData & { copyOut(bytes: Uint8Array): void } {
+  const { type, address, length } = what;
+  return {
+    type,
+    length,
+    copyIn: (into) => {
+      task.memory.copyIn(address, into);
+    },
+    copyOut: (bytes) => {
+      task.memory.copyOut(address, bytes);
+    },
+  };
+}
+
+/**
+ * Decodes a driver's struct from client data: EINVAL for another type, for less than up to `last` and for more than the
+ * struct, EFAULT. Missing fields are 0.
+ */
+export function copyStructIn<F extends Fields>(
+  struct: Struct<F>,
+  data: UserData,
+  rule: { readonly type: number; readonly last: keyof F & string },
+): Static<Struct<F>> {
+  if (data.type !== rule.type) {
+    throw new Errno('EINVAL', `data type ${data.type} is not ${rule.type} (${struct.name})`);
+  }
+  if (data.length < struct.endOf(rule.last)) {
+    throw new Errno('EINVAL', `${data.length} bytes are too few for ${struct.name}`);
+  }
+  if (data.length > struct.size) {
+    throw new Errno('EINVAL', `${data.length} bytes are more than ${struct.name} has`);
+  }
+  const bytes = new Uint8Array(struct.size);
+  data.copyIn(bytes.subarray(0, data.length));
+  return struct.decode(bytes);
+}

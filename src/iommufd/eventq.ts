@@ -1,0 +1,78 @@
+/**
+ * EventQueue: what FAULT and VEVENTQ have in common, an object with a file of its own that a client reads and polls.
+ *
+ * Users: the table, and the open file. The file keeps the context alive.
+ * After the common part of drivers/iommu/iommufd/eventq.c.
+ */
+import { Errno } from '../base/errno.ts';
+import type { OpenFile, Task } from '../base/task.ts';
+import type { Context } from './context.ts';
+import { IommufdObject } from './object.ts';
+
+export abstract class EventQueue extends IommufdObject {
+  readonly context: Context;
+  #file: EventFile | undefined;
+
+  constructor(context: Context) {
+    super();
+    this.context = context;
+  }
+
+  /** Something can be read. */
+  abstract get isReadable(): boolean;
+  abstract read(task: Task, count: number): Uint8Array;
+  write?(task: Task, bytes: Uint8Array): number;
+
+  /** Makes the file; the last step before the object is published, as nothing can take a file back from a client. */
+  openFile(task: Task, name: string): number {
+    this.context.environment.faults.alloc(name);
+    const file = new EventFile(this, name);
+    const fd = task.install(file, { cloexec: true });
+    this.#file = file;
+    this.users++;
+    this.context.get();
+    return fd;
+  }
+
+  /** To be called whenever {@link isReadable} may have changed. */
+  protected changed(): void {
+    this.#file?.onReadable?.();
+  }
+
+  fileClosed(): void {
+    this.#file = undefined;
+    this.users--;
+    this.context.put();
+  }
+}
+
+class EventFile implements OpenFile {
+  readonly name: string;
+  readonly #queue: EventQueue;
+  onReadable?: () => void;
+
+  constructor(queue: EventQueue, name: string) {
+    this.#queue = queue;
+    this.name = name;
+  }
+
+  read(task: Task, count: number, offset: number): Uint8Array {
+    if (offset !== 0) throw new Errno('ESPIPE', `${this.name} cannot be read at an offset`);
+    return this.#queue.read(task, count);
+  }
+
+  write(task: Task, bytes: Uint8Array, offset: number): number {
+    if (this.#queue.write === undefined)
+      throw new Errno('EINVAL', `${this.name} cannot be written`);
+    if (offset !== 0) throw new Errno('ESPIPE', `${this.name} cannot be written at an offset`);
+    return this.#queue.write(task, bytes);
+  }
+
+  readable(): boolean {
+    return this.#queue.isReadable;
+  }
+
+  release(): void {
+    this.#queue.fileClosed();
+  }
+}

@@ -1,0 +1,171 @@
+/**
+ * FAULT: a queue of page faults that devices ran into, to be answered by the client.
+ *
+ * A fault group is delivered as a whole, gets its cookie when it is read, and waits for the answer under that cookie. When
+ * the attachment that it came through ends, it is answered as invalid on the client's behalf.
+ * Users: the table, its open file, each HWPT that uses it.
+ *
+ * After drivers/iommu/iommufd/eventq.c (IOMMUFD_OBJ_FAULT) and drivers/iommu/io-pgfault.c.
+ */
+import { Errno } from '../base/errno.ts';
+import { hex } from '../base/position.ts';
+import type { Task } from '../base/task.ts';
+import type { AttachHandle } from '../iommu/group.ts';
+import {
+  IOMMUFD_PAGE_RESP_INVALID,
+  IOMMUFD_PAGE_RESP_SUCCESS,
+  iommu_hwpt_page_response,
+  iommu_hwpt_pgfault,
+  type iommu_fault_alloc,
+} from '../uapi/iommufd.ts';
+import type { IommufdAttachHandle } from './device.ts';
+import { EventQueue } from './eventq.ts';
+import { unknownFlags } from './ioas.ts';
+import type { Ucmd } from './ucmd.ts';
+
+/** A page fault as a device reports it. */
+export type PageFault = {
+  /** IOMMU_PGFAULT_FLAGS_* */
+  readonly flags: number;
+  readonly pasid: number;
+  readonly grpid: number;
+  /** IOMMU_PGFAULT_PERM_* */
+  readonly perm: number;
+  readonly addr: bigint;
+};
+
+/** Faults that are answered together. */
+export type FaultGroup = {
+  readonly handle: IommufdAttachHandle;
+  readonly faults: readonly PageFault[];
+  /** Tells the device; `valid` when it may try again. */
+  respond(valid: boolean): void;
+};
+
+const MAX_COOKIE = 0xffff_ffff;
+
+export class Fault extends EventQueue {
+  override readonly type = 'FAULT';
+  #waiting: FaultGroup[] = [];
+  readonly #read = new Map<number, FaultGroup>();
+  #lowestCookie = 1;
+
+  override get isReadable(): boolean {
+    return this.#waiting.length > 0;
+  }
+
+  deliver(group: FaultGroup): void {
+    this.#waiting.push(group);
+    this.changed();
+  }
+
+  /** Whole groups in the order in which they came; nothing when there are none. ESPIPE, EINVAL. */
+  override read(_task: Task, count: number): Uint8Array {
+    const { size } = iommu_hwpt_pgfault;
+    if (count % size !== 0)
+      throw new Errno('ESPIPE', `${count} is not a multiple of the ${size} bytes of a fault`);
+    const parts: Uint8Array[] = [];
+    let done = 0;
+    for (;;) {
+      const [group] = this.#waiting;
+      if (group === undefined) break;
+      const length = group.faults.length * size;
+      if (done >= count || length > count - done) {
+        if (done === 0)
+          throw new Errno(
+            'EINVAL',
+            `${count} bytes are too few for the first fault group of ${length}`,
+          );
+        break;
+      }
+      this.context.environment.faults.alloc('fault cookie');
+      this.#waiting.shift();
+      parts.push(this.#compose(group, this.#keep(group)));
+      done += length;
+    }
+    this.changed();
+    return Buffer.concat(parts);
+  }
+
+  /** Answers by cookie; stops at the first bad one. ESPIPE, EINVAL. @returns bytes taken */
+  override write(_task: Task, bytes: Uint8Array): number {
+    const { size } = iommu_hwpt_page_response;
+    if (bytes.length % size !== 0) {
+      throw new Errno(
+        'ESPIPE',
+        `${bytes.length} is not a multiple of the ${size} bytes of an answer`,
+      );
+    }
+    let done = 0;
+    try {
+      for (; done < bytes.length; done += size) this.#answer(bytes, done);
+    } catch (error) {
+      if (done === 0) throw error;
+    }
+    return done;
+  }
+
+  /** An attachment has ended: whatever came through it is answered as invalid. After iommufd_auto_response_faults. */
+  answerAll(handle: AttachHandle): void {
+    const ended = this.#waiting.filter((group) => group.handle === handle);
+    this.#waiting = this.#waiting.filter((group) => group.handle !== handle);
+    for (const [cookie, group] of this.#read) {
+      if (group.handle !== handle) continue;
+      this.#forget(cookie);
+      ended.push(group);
+    }
+    for (const group of ended) group.respond(false);
+    if (ended.length > 0) this.changed();
+  }
+
+  override destroy(): void {
+    for (const group of [...this.#waiting, ...this.#read.values()]) group.respond(false);
+    this.#waiting = [];
+    this.#read.clear();
+  }
+
+  #answer(bytes: Uint8Array, offset: number): void {
+    const { cookie, code } = iommu_hwpt_page_response.decode(bytes, offset);
+    if (code !== IOMMUFD_PAGE_RESP_SUCCESS && code !== IOMMUFD_PAGE_RESP_INVALID) {
+      throw new Errno('EINVAL', `answer code ${code} is neither success nor invalid`);
+    }
+    const group = this.#read.get(cookie);
+    if (group === undefined)
+      throw new Errno('EINVAL', `no fault waits under cookie ${hex(cookie)}`);
+    this.#forget(cookie);
+    group.respond(code === IOMMUFD_PAGE_RESP_SUCCESS);
+  }
+
+  #keep(group: FaultGroup): number {
+    let cookie = this.#lowestCookie;
+    while (this.#read.has(cookie)) cookie++;
+    if (cookie > MAX_COOKIE) throw new Errno('EBUSY', 'no fault cookie is left');
+    this.#lowestCookie = cookie + 1;
+    this.#read.set(cookie, group);
+    return cookie;
+  }
+
+  #forget(cookie: number): void {
+    this.#read.delete(cookie);
+    if (cookie < this.#lowestCookie) this.#lowestCookie = cookie;
+  }
+
+  #compose({ handle, faults }: FaultGroup, cookie: number): Uint8Array {
+    const { size } = iommu_hwpt_pgfault;
+    const bytes = new Uint8Array(faults.length * size);
+    faults.forEach((fault, index) => {
+      const record = iommu_hwpt_pgfault.make({ ...fault, dev_id: handle.device.id, cookie });
+      iommu_hwpt_pgfault.encode(record, bytes, index * size);
+    });
+    return bytes;
+  }
+}
+
+export function faultAlloc({ context, task, cmd, respond }: Ucmd<iommu_fault_alloc>): undefined {
+  if (cmd.flags !== 0) throw unknownFlags(cmd.flags);
+  context.objects.create(new Fault(context), (fault) => {
+    cmd.out_fault_id = fault.id;
+    cmd.out_fault_fd = fault.openFile(task, 'fault queue');
+    respond();
+  });
+}

@@ -1,0 +1,69 @@
+/**
+ * Windows of memory that objects export through mmap of /dev/iommu. A window is known by its offset; only exactly a whole
+ * window can be mapped, and each mapping holds the owner.
+ *
+ * After drivers/iommu/iommufd/driver.c (_iommufd_alloc_mmap) and iommufd_fops_mmap of main.c.
+ */
+import { Errno } from '../base/errno.ts';
+import { hex } from '../base/position.ts';
+import type { Backing, MmapGrant, MmapRequest } from '../base/task.ts';
+import { PAGE_SIZE } from '../machine/memory.ts';
+import type { IommufdObject } from './object.ts';
+
+type Window = {
+  readonly owner: IommufdObject;
+  readonly backing: Backing;
+  readonly length: number;
+};
+
+/**
+ * Offsets start here. Linux starts at the second page; any offset is good for a client, which must not guess it, and one
+ * that nothing else uses lets a supervisor see such an mmap without looking at every other.
+ */
+export const FIRST_WINDOW_OFFSET = 0x5649_0000_0000_0000n;
+
+export class MmapWindows {
+  readonly #windows = new Map<bigint, Window>();
+
+  /** @returns the offset under which the window can be mapped */
+  add(window: Window): bigint {
+    let offset = FIRST_WINDOW_OFFSET + BigInt(PAGE_SIZE);
+    for (;;) {
+      const taken = this.#windows.get(offset);
+      if (taken === undefined) break;
+      offset += BigInt(taken.length);
+    }
+    this.#windows.set(offset, window);
+    return offset;
+  }
+
+  remove(offset: bigint): void {
+    this.#windows.delete(offset);
+  }
+
+  /** EINVAL (not whole pages, private), EPERM (executable), ENXIO (no such window, or not all of it). */
+  map(request: MmapRequest): MmapGrant {
+    const { offset, length } = request;
+    if (length % BigInt(PAGE_SIZE) !== 0n) {
+      throw new Errno('EINVAL', `length ${hex(length)} is not a whole number of pages`);
+    }
+    if (!request.shared) throw new Errno('EINVAL', 'a window can only be mapped MAP_SHARED');
+    if (request.execute) throw new Errno('EPERM', 'a window cannot be mapped executable');
+    const window = this.#windows.get(offset);
+    if (window === undefined) throw new Errno('ENXIO', `no window starts at offset ${hex(offset)}`);
+    if (BigInt(window.length) !== length) {
+      throw new Errno(
+        'ENXIO',
+        `the window at ${hex(offset)} is ${hex(window.length)} bytes long, not ${hex(length)}`,
+      );
+    }
+    window.owner.users++;
+    return {
+      backing: window.backing,
+      page: 0,
+      release: () => {
+        window.owner.users--;
+      },
+    };
+  }
+}

@@ -1,0 +1,105 @@
+/**
+ * Making page sets from what a client names: an address range, a file, a dma-buf.
+ *
+ * After iopt_map_user_pages, iopt_map_file_pages (drivers/iommu/iommufd/io_pagetable.c) and iopt_alloc_pages,
+ * iopt_alloc_dmabuf_pages (pages.c).
+ */
+import { Errno } from '../base/errno.ts';
+import { MAX_ADDRESS, hex, offsetOf, pageOf } from '../base/position.ts';
+import type { Task } from '../base/task.ts';
+import { PAGE_SIZE } from '../machine/memory.ts';
+import { PROT_WRITE } from '../iommu/page-table.ts';
+import { payerOf } from './accounting.ts';
+import type { Context } from './context.ts';
+import { DmaBuf } from './dma-buf.ts';
+import type { Slice } from './io-pagetable.ts';
+import { Pages, type Source } from './pages.ts';
+
+const PAGE = BigInt(PAGE_SIZE);
+// The number of frames that one batch element can hold (MAX_NPFNS, a u32).
+const MAX_DMABUF_PAGES = 0xffff_ffffn;
+
+/** EOVERFLOW (wraps), EINVAL (length 0). */
+export function userPages(
+  context: Context,
+  task: Task,
+  range: { readonly address: bigint; readonly length: bigint; readonly prot: number },
+): Slice {
+  const { address, length } = range;
+  if (address + length > MAX_ADDRESS) {
+    throw new Errno('EOVERFLOW', `address ${hex(address)} + length ${hex(length)} wraps around`);
+  }
+  const source: Source = { kind: 'user', memory: task.memory, firstPage: pageOf(address) };
+  return slice(context, task, { source, offset: offsetOf(address), length, prot: range.prot });
+}
+
+/** EINVAL (length 0, beyond a dma-buf), EOVERFLOW (wraps), EBADF, ENODEV (revoked). */
+export function filePages(
+  context: Context,
+  task: Task,
+  range: {
+    readonly fd: number;
+    readonly start: bigint;
+    readonly length: bigint;
+    readonly prot: number;
+  },
+): Slice {
+  const { fd, start, length, prot } = range;
+  if (length === 0n) throw new Errno('EINVAL', 'length 0');
+  if (start + length - 1n > MAX_ADDRESS) {
+    throw new Errno('EOVERFLOW', `start ${hex(start)} + length ${hex(length)} wraps around`);
+  }
+  const firstPage = pageOf(start);
+  const offset = offsetOf(start);
+  const file = task.file(fd);
+  if (!(file instanceof DmaBuf)) {
+    const source: Source = { kind: 'file', file: task.fileMemory(fd), firstPage };
+    return slice(context, task, { source, offset, length, prot });
+  }
+  if (BigInt(file.size) <= start + length - 1n || length / PAGE >= MAX_DMABUF_PAGES) {
+    throw new Errno(
+      'EINVAL',
+      `${hex(length)} bytes from ${hex(start)} reach beyond the dma-buf of ${hex(file.size)} bytes`,
+    );
+  }
+  const made = slice(context, task, {
+    source: { kind: 'dmabuf', buffer: file, firstPage },
+    offset,
+    length,
+    prot,
+  });
+  try {
+    file.attach(made.pages);
+  } catch (error) {
+    made.pages.put();
+    throw error;
+  }
+  return made;
+}
+
+function slice(
+  context: Context,
+  task: Task,
+  what: {
+    readonly source: Source;
+    readonly offset: number;
+    readonly length: bigint;
+    readonly prot: number;
+  },
+): Slice {
+  const { source, offset, length, prot } = what;
+  if (length > MAX_ADDRESS - PAGE || length === 0n) {
+    throw new Errno('EINVAL', `length ${hex(length)} is not possible`);
+  }
+  const { environment } = context;
+  environment.faults.alloc('page set');
+  const count = pageOf(length + BigInt(offset) + PAGE - 1n);
+  const payer = payerOf(task, context.accountMode);
+  const pages = new Pages(environment, {
+    source,
+    count,
+    writable: (prot & PROT_WRITE) !== 0,
+    payer,
+  });
+  return { pages, start: { index: 0, offset }, length };
+}

@@ -1,0 +1,341 @@
+/**
+ * Pages: a page set, a linear run of memory that areas, domains and accesses share.
+ *
+ * A page set names memory by its source: an address range of the process that made it, a file, or a dma-buf. What frame
+ * lies behind a page is found out when somebody first needs it: a domain that is filled, or an access that pins. From
+ * then until the last of them is gone the frame stays, whatever the process does to its address space, and every further
+ * user of the page sees the same frame. Each page is pinned once for the set, however many use it.
+ *
+ * Invariant: `pins` are disjoint, ascending, and cover exactly the pages that have a user; their sum is `pinned`, which
+ * is what the payer was charged.
+ * Words: index, number of a page in the set; users of a pin, domain-filled areas and accesses over it; last is inclusive.
+ *
+ * After drivers/iommu/iommufd/pages.c, whose three places for frames (domain, xarray, source) are one list here.
+ */
+import { Errno } from '../base/errno.ts';
+import type { Faults } from '../base/faults.ts';
+import { hex } from '../base/position.ts';
+import type { AddressSpace, FileMemory, PageRun } from '../base/task.ts';
+import { PAGE_SIZE, pfnOf, type FrameRun, type PhysicalMemory } from '../machine/memory.ts';
+import type { Accounting, Payer } from './accounting.ts';
+import type { DmaBuf } from './dma-buf.ts';
+
+/** Where the pages come from; `firstPage` is the page number of index 0 there. */
+export type Source =
+  | { readonly kind: 'user'; readonly memory: AddressSpace; readonly firstPage: number }
+  | { readonly kind: 'file'; readonly file: FileMemory; readonly firstPage: number }
+  | { readonly kind: 'dmabuf'; readonly buffer: DmaBuf; readonly firstPage: number };
+
+/** What pinning needs of the machine. */
+export type Pinning = {
+  readonly physical: PhysicalMemory;
+  readonly accounting: Accounting;
+  readonly faults: Faults;
+};
+
+export type PagesOptions = {
+  readonly source: Source;
+  /** number of pages */
+  readonly count: number;
+  readonly writable: boolean;
+  readonly payer: Payer;
+};
+
+/** Pages [first, last] of a set with the same users. */
+type Pin = { first: number; last: number; users: number; runs: FrameRun[] };
+
+/** Part of a pinned range in one run of frames. */
+export type Piece = {
+  readonly run: FrameRun;
+  readonly page: number;
+  readonly index: number;
+  readonly count: number;
+};
+
+export class Pages {
+  readonly source: Source;
+  readonly count: number;
+  readonly writable: boolean;
+  payer: Payer;
+  /** areas that refer to the set, plus the calls that are building one */
+  users = 1;
+  /** pages that are pinned now */
+  pinned = 0;
+  /** areas of a dma-buf that show it in domains, for revocation */
+  readonly fills = new Set<{ unmapDomains(): void }>();
+  #revoked = false;
+  readonly #pinning: Pinning;
+  #pins: Pin[] = [];
+
+  constructor(pinning: Pinning, options: PagesOptions) {
+    this.#pinning = pinning;
+    this.source = options.source;
+    this.count = options.count;
+    this.writable = options.writable;
+    this.payer = options.payer;
+  }
+
+  get(): this {
+    this.users++;
+    return this;
+  }
+
+  put(): void {
+    this.users--;
+    if (this.users > 0) return;
+    if (this.#pins.length > 0) throw new Error('a page set is freed with pages pinned');
+    if (this.source.kind === 'dmabuf') this.source.buffer.detach(this);
+  }
+
+  get isDmaBuf(): boolean {
+    return this.source.kind === 'dmabuf';
+  }
+
+  /** The exporter of the dma-buf withdrew the memory; the set stays in place, without memory, for good. */
+  get isRevoked(): boolean {
+    return this.#revoked;
+  }
+
+  /** iopt_revoke_notify: takes the memory out of every domain that shows it. */
+  revoke(): void {
+    if (this.#revoked) return;
+    for (const fill of this.fills) fill.unmapDomains();
+    this.#revoked = true;
+  }
+
+  /** Becomes a user of pages [first, last], pins what is not; EFAULT, EINVAL, ENOMEM, and nothing changed then. */
+  acquire(first: number, last: number): void {
+    const { faults, accounting } = this.#pinning;
+    const added = this.#addUser(first, last);
+    if (added === 0 || this.isDmaBuf) return;
+    try {
+      faults.point('ENOMEM', 'charging pinned pages');
+      accounting.charge(this.payer, added);
+    } catch (error) {
+      this.#dropUser(first, last);
+      throw error;
+    }
+    this.pinned += added;
+  }
+
+  /** Stops being a user of pages [first, last] and unpins those that nobody uses. */
+  release(first: number, last: number): void {
+    const removed = this.#dropUser(first, last);
+    if (removed === 0 || this.isDmaBuf) return;
+    this.pinned -= removed;
+    this.#pinning.accounting.uncharge(this.payer, removed);
+  }
+
+  /** The frames of pages [first, last], all of which are pinned, in order. */
+  pieces(first: number, last: number): Piece[] {
+    const pieces: Piece[] = [];
+    for (const pin of this.#pins) {
+      if (pin.last < first || pin.first > last) continue;
+      let index = pin.first;
+      for (const run of pin.runs) {
+        const from = Math.max(index, first);
+        const to = Math.min(index + run.count - 1, last);
+        if (from <= to) {
+          pieces.push({ run, page: run.page + from - index, index: from, count: to - from + 1 });
+        }
+        index += run.count;
+      }
+    }
+    return pieces;
+  }
+
+  /**
+   * Copies bytes of the set: pages that are pinned from their frames, others by a pin that nobody pays for. EFAULT, EINVAL.
+   * After iopt_pages_rw_slow.
+   */
+  copy(start: { index: number; offset: number }, bytes: Uint8Array, write: boolean): void {
+    const last = start.index + Math.floor((start.offset + bytes.length - 1) / PAGE_SIZE);
+    this.#addUser(start.index, last);
+    try {
+      let done = 0;
+      let { offset } = start;
+      for (const piece of this.pieces(start.index, last)) {
+        const length = Math.min(piece.count * PAGE_SIZE - offset, bytes.length - done);
+        const chunk = bytes.subarray(done, done + length);
+        const at = piece.page * PAGE_SIZE + offset;
+        if (write) piece.run.backing.write(at, chunk);
+        else piece.run.backing.read(at, chunk);
+        done += length;
+        offset = 0;
+      }
+    } finally {
+      this.#dropUser(start.index, last);
+    }
+  }
+
+  /** Copies within one page, straight from the living process. EFAULT, EINVAL. After iopt_pages_rw_page. */
+  copyPage(start: { index: number; offset: number }, bytes: Uint8Array, write: boolean): void {
+    const { source } = this;
+    if (source.kind !== 'user') throw new Error('only memory of a process is copied page by page');
+    this.#pinning.faults.point('EINVAL', 'copying within a page');
+    for (const { backing, page } of source.memory.resolve(
+      source.firstPage + start.index,
+      1,
+      write,
+    )) {
+      const at = page * PAGE_SIZE + start.offset;
+      if (write) backing.write(at, bytes);
+      else backing.read(at, bytes);
+    }
+  }
+
+  /** Numbers of the frames of pages [first, last], all of which are pinned. */
+  pfns(first: number, last: number): number[] {
+    return this.pieces(first, last).flatMap(({ run, page, count }) =>
+      Array.from({ length: count }, (_, i) => pfnOf(run, page + i)),
+    );
+  }
+
+  /** For `--check`: pinned ranges with their users. */
+  get pinnedRanges(): readonly {
+    readonly first: number;
+    readonly last: number;
+    readonly users: number;
+  }[] {
+    return this.#pins;
+  }
+
+  /** @returns how many pages were pinned for it */
+  #addUser(first: number, last: number): number {
+    const fresh = this.#pinMissing(first, last);
+    this.#insert(fresh);
+    this.#eachWithin(first, last, (pin) => {
+      pin.users++;
+    });
+    return fresh.reduce((sum, pin) => sum + pin.last - pin.first + 1, 0);
+  }
+
+  /** @returns how many pages nobody uses any more; they are unpinned */
+  #dropUser(first: number, last: number): number {
+    let removed = 0;
+    this.#eachWithin(first, last, (pin) => {
+      pin.users--;
+      if (pin.users > 0) return;
+      removed += pin.last - pin.first + 1;
+      this.#unpin(pin);
+    });
+    if (removed > 0) this.#pins = this.#pins.filter((pin) => pin.users > 0);
+    return removed;
+  }
+
+  #pinMissing(first: number, last: number): Pin[] {
+    if (this.#pins.length === 0) return [this.#pin(first, last)];
+    this.#splitAt(first);
+    this.#splitAt(last + 1);
+    const fresh: Pin[] = [];
+    try {
+      let next = first;
+      for (const pin of this.#pins) {
+        if (pin.last < first || pin.first > last) continue;
+        if (pin.first > next) fresh.push(this.#pin(next, pin.first - 1));
+        next = pin.last + 1;
+      }
+      if (next <= last) fresh.push(this.#pin(next, last));
+    } catch (error) {
+      fresh.forEach((pin) => {
+        this.#unpin(pin);
+      });
+      throw error;
+    }
+    return fresh;
+  }
+
+  #pin(first: number, last: number): Pin {
+    const { physical, faults } = this.#pinning;
+    if (!this.isDmaBuf) faults.point('EFAULT', 'pinning pages');
+    const runs = this.#resolve(first, last - first + 1).flatMap((run) => physical.frames(run));
+    for (const run of runs) physical.pin(run);
+    return { first, last, users: 0, runs };
+  }
+
+  #unpin(pin: Pin): void {
+    for (const run of pin.runs) this.#pinning.physical.unpin(run);
+  }
+
+  #resolve(first: number, count: number): PageRun[] {
+    const { source } = this;
+    const page = source.firstPage + first;
+    switch (source.kind) {
+      case 'user':
+        if (source.memory.exited) {
+          throw new Errno(
+            'EFAULT',
+            'the process whose memory was mapped has exited, its pages cannot be pinned any more',
+          );
+        }
+        return source.memory.resolve(page, count, this.writable);
+      case 'file':
+        return resolveFile(source.file, page, count);
+      case 'dmabuf':
+        return [{ backing: source.buffer.backing, page, count }];
+    }
+  }
+
+  #insert(fresh: readonly Pin[]): void {
+    if (fresh.length === 0) return;
+    this.#pins = this.#pins.length === 0 ? [...fresh] : [...this.#pins, ...fresh];
+    if (this.#pins.length > 1) this.#pins.sort((a, b) => a.first - b.first);
+  }
+
+  #eachWithin(first: number, last: number, act: (pin: Pin) => void): void {
+    this.#splitAt(first);
+    this.#splitAt(last + 1);
+    for (const pin of this.#pins) {
+      if (pin.first >= first && pin.last <= last) act(pin);
+    }
+  }
+
+  /** Makes a boundary before `index`, so that ranges can have users of their own. */
+  #splitAt(index: number): void {
+    const at = this.#pins.findIndex((pin) => pin.first < index && index <= pin.last);
+    const pin = this.#pins[at];
+    if (pin === undefined) return;
+    const { physical } = this.#pinning;
+    const low: FrameRun[] = [];
+    const high: FrameRun[] = [];
+    let start = pin.first;
+    for (const run of pin.runs) {
+      const cut = index - start;
+      if (cut >= run.count) low.push(run);
+      else if (cut <= 0) high.push(run);
+      else {
+        const [left, right] = [
+          { ...run, count: cut },
+          { ...run, page: run.page + cut, count: run.count - cut },
+        ];
+        physical.pin(left);
+        physical.pin(right);
+        physical.unpin(run);
+        low.push(left);
+        high.push(right);
+      }
+      start += run.count;
+    }
+    this.#pins.splice(
+      at,
+      1,
+      { first: pin.first, last: index - 1, users: pin.users, runs: low },
+      { first: index, last: pin.last, users: pin.users, runs: high },
+    );
+  }
+}
+
+/** As memfd_pin_folios: memory-backed files only, and only what lies within the file. */
+function resolveFile(file: FileMemory, page: number, count: number): PageRun[] {
+  if (!file.pinnable) {
+    throw new Errno('EINVAL', `${file.backing.name} is no memfd, its pages cannot be pinned`);
+  }
+  const end = (page + count) * PAGE_SIZE;
+  if (end > file.size) {
+    throw new Errno(
+      'EINVAL',
+      `pages up to byte ${hex(end)} reach beyond the end of ${file.backing.name} at ${hex(file.size)}`,
+    );
+  }
+  return [{ backing: file.backing, page, count }];
+}

@@ -1,0 +1,151 @@
+/**
+ * Test operations that look at memory: what a domain maps, how often a page is pinned, dirty bits.
+ *
+ * After the memory part of drivers/iommu/iommufd/selftest.c.
+ */
+import { Errno } from '../../base/errno.ts';
+import { MAX_ADDRESS, PAGE_BYTES, hex, offsetOf, pageOf, spanOf } from '../../base/position.ts';
+import type { Task } from '../../base/task.ts';
+import { HwptNested, HwptPaging } from '../hw-pagetable.ts';
+import { Ioas, lastByte } from '../ioas.ts';
+import { pageAt, pfnAt } from './client-pages.ts';
+import { MockNestedDomain } from './mock-nested.ts';
+import { MockPagingDomain } from './mock-iommu.ts';
+import type { TestCmd } from './test-cmd.ts';
+
+const PAGE = BigInt(PAGE_BYTES);
+const MAX_DIRTY_BITS = 16n * 1024n * 1024n * 8n;
+// One frame number and one length of a batch (selftest.c, SET_TEMP_MEMORY_LIMIT).
+const SMALLEST_MEMORY_LIMIT = 12;
+const CHUNK = 65_536n;
+
+export function addReserved({ context, cmd }: TestCmd): undefined {
+  const { start, length } = cmd.u.read('add_reserved');
+  const last = lastByte(start, length);
+  context.objects.get(Ioas, cmd.id).iopt.reserve(spanOf(start, last), undefined, 'a test');
+}
+
+/** The bound of temporary memory has no visible effect: pinning here needs none. */
+export function setTempMemoryLimit({ cmd }: TestCmd): undefined {
+  const { limit } = cmd.u.read('memory_limit');
+  if (limit >= SMALLEST_MEMORY_LIMIT) return;
+  throw new Errno(
+    'EINVAL',
+    `a limit of ${limit} bytes holds no frame number, ${SMALLEST_MEMORY_LIMIT} is the least`,
+  );
+}
+
+export function checkMap({ context, task, cmd }: TestCmd): undefined {
+  const { domain } = context.objects.get(HwptPaging, cmd.id);
+  if (!(domain instanceof MockPagingDomain))
+    throw new Errno('EINVAL', `${domain.name} is no mock domain`);
+  const request = cmd.u.read('check_map');
+  const { iova, length, uptr } = request;
+  const step = BigInt(domain.minPageSize);
+  refuseUnaligned([iova, length, uptr], step);
+  refuseWrap(uptr, length);
+  for (let done = 0n; done < length; done += step) {
+    const address = BigInt.asUintN(64, uptr + done);
+    const at = BigInt.asUintN(64, iova + done);
+    const wanted =
+      pfnAt(context.environment.physical, task, pageOf(address)) * PAGE_BYTES + offsetOf(address);
+    const found = domain.table.translate(pageOf(at), offsetOf(at));
+    if (found === wanted) continue;
+    const leads = found === -1 ? 'nowhere' : `to ${hex(found)}`;
+    throw new Errno(
+      'EINVAL',
+      `IOVA ${hex(at)} leads ${leads}, the page at ${hex(address)} is ${hex(wanted)}`,
+    );
+  }
+}
+
+export function checkRefs({ context, task, cmd }: TestCmd): undefined {
+  const { length, uptr, refs } = cmd.u.read('check_refs');
+  refuseUnaligned([length, uptr], PAGE);
+  refuseWrap(uptr, length);
+  for (let done = 0n; done < length; done += PAGE) {
+    const { backing, page } = pageAt(task, pageOf(uptr + done));
+    // Counts of huge pages say nothing about one of their parts.
+    if (backing.unit !== 1) continue;
+    const count = context.environment.physical.pinCount(backing, page);
+    if (count === refs) continue;
+    throw new Errno('EIO', `the page at ${hex(uptr + done)} is pinned ${count} times, not ${refs}`);
+  }
+}
+
+export function checkIotlb({ context, cmd }: TestCmd): undefined {
+  const { domain } = context.objects.get(HwptNested, cmd.id);
+  if (!(domain instanceof MockNestedDomain))
+    throw new Errno('EINVAL', `${domain.name} is no mock domain`);
+  const { id, iotlb } = cmd.u.read('check_iotlb');
+  const word = domain.iotlb[id];
+  if (word === iotlb) return;
+  throw new Errno(
+    'EINVAL',
+    `cached word ${id} is ${word === undefined ? 'not there' : hex(word)}, not ${hex(iotlb)}`,
+  );
+}
+
+export function dirty({ context, task, cmd, respond }: TestCmd): undefined {
+  const request = cmd.u.read('dirty');
+  const { iova, length, page_size: pageSize, uptr } = request;
+  if (
+    pageSize === 0n ||
+    length === 0n ||
+    iova % pageSize !== 0n ||
+    length % pageSize !== 0n ||
+    uptr === 0n
+  ) {
+    throw new Errno(
+      'EINVAL',
+      `${hex(length)} bytes from ${hex(iova)} are not whole pages of ${hex(pageSize)}, or no bitmap`,
+    );
+  }
+  const bits = length / pageSize;
+  if (bits > MAX_DIRTY_BITS)
+    throw new Errno('EOVERFLOW', `${bits} pages are more than a test may mark`);
+  const { domain } = context.objects.get(HwptPaging, cmd.id);
+  if (!(domain instanceof MockPagingDomain))
+    throw new Errno('EINVAL', `${domain.name} is no mock domain`);
+  if (!domain.recordsWrites) throw new Errno('EINVAL', `${domain.name} does not record writes`);
+  context.environment.faults.alloc('dirty bits');
+  let count = 0n;
+  for (const bit of setBits(task, uptr, bits)) {
+    const at = BigInt.asUintN(64, iova + bit * pageSize);
+    domain.table.setDirty(pageOf(at), offsetOf(at));
+    count++;
+  }
+  cmd.u.write('dirty', { ...request, out_nr_dirty: count });
+  respond();
+}
+
+/** Numbers of the bits that are set in the client's bitmap, all of which is read before the first is told. */
+function* setBits(task: Task, address: bigint, bits: bigint): Generator<bigint> {
+  const bytes = (bits + 7n) / 8n;
+  const bitmap = new Uint8Array(Number(bytes));
+  for (let done = 0n; done < bytes; done += CHUNK) {
+    const end = done + CHUNK < bytes ? done + CHUNK : bytes;
+    task.memory.copyIn(
+      BigInt.asUintN(64, address + done),
+      bitmap.subarray(Number(done), Number(end)),
+    );
+  }
+  for (let index = 0; index < bitmap.length; index++) {
+    const byte = bitmap[index] ?? 0;
+    if (byte === 0) continue;
+    for (let bit = 0; bit < 8; bit++) {
+      const number = BigInt(index * 8 + bit);
+      if ((byte & (1 << bit)) !== 0 && number < bits) yield number;
+    }
+  }
+}
+
+function refuseUnaligned(values: readonly bigint[], size: bigint): void {
+  const off = values.find((value) => value % size !== 0n);
+  if (off !== undefined) throw new Errno('EINVAL', `${hex(off)} is not a multiple of ${hex(size)}`);
+}
+
+function refuseWrap(address: bigint, length: bigint): void {
+  if (address + length > MAX_ADDRESS)
+    throw new Errno('EINVAL', `${hex(address)} + ${hex(length)} wraps around`);
+}
