@@ -4,133 +4,54 @@
  *
  * A position is a pair (page, offset): page = address >> 12, exact in a double up to 2^52, and offset = address & 0xfff,
  * because a double cannot hold 64 bits and a bigint costs ten times as much. Nearly every range is page aligned; ranges
- * smaller than a page, several in one page, work exactly: the tree is ordered by page, equal pages by looking at the items.
+ * smaller than a page, several in one page, work exactly.
  *
- * It is a B+-tree. Nodes are numbers, and what they hold lies in a few large arrays, so that a million ranges cost the
+ * It is a B+-tree whose nodes are numbers and lie in a few large arrays (range-nodes.ts), so that a million ranges cost the
  * garbage collector nothing but the items themselves. Invariants (`verify` checks them):
  * - items ascend through the leaves, which are linked both ways; no leaf is empty but the only one of an empty map;
- * - `keys` of a leaf are the first pages of its items; `keys` of an inner node bound its kids from below: whatever lies
- *   in kid i starts at page keys[i] or later, whatever lies in kid i-1 at keys[i] or earlier (equal pages may be cut
- *   anywhere); keys[0] is -Infinity, the bound is the parent's;
- * - `gap` of a node is at least the widest gap before any item in it. It may be too wide: an insert leaves it, a delete
+ * - keys of a leaf are in order and so are their slots; ends and items stay in the slot that they got, so that an insert
+ *   moves nine bytes an item;
+ * - keys of an inner node bound its kids from below: those in kid i are at least keys[i], those in kid i-1 at most (equal
+ *   keys, of items that start within one page, may be cut anywhere); keys[0] is -Infinity, the bound is the parent's;
+ * - keys behind the count are Infinity, so that a search needs no count;
+ * - the gap of a node is at least the widest gap before any item in it. It may be too wide: an insert leaves it, a delete
  *   raises it, and a search that finds nothing tightens it, so first-fit allocation does not pay for it on every map.
  *
  * After the interval trees of drivers/iommu/iommufd/io_pagetable.c (behaviour), B-trees as in any textbook (structure).
  */
+import {
+  FANOUT,
+  gapBetween,
+  InnerPool,
+  keyOf,
+  LeafPool,
+  NONE,
+  PAGE_BYTES,
+  upperBound,
+} from './range-nodes.ts';
+import type { Span } from './range-nodes.ts';
+
+export type { Span } from './range-nodes.ts';
 
 /* eslint-disable @typescript-eslint/no-non-null-assertion -- every index lies within its array by the invariants above;
    asking again would cost on each step of each search */
 
-/** A closed range of positions that an item covers; must not change while the item is in a map. */
-export type Span = {
-  readonly firstPage: number;
-  readonly firstOffset: number;
-  readonly lastPage: number;
-  readonly lastOffset: number;
-};
-
-const PAGE_BYTES = 4096;
-const FANOUT = 64;
-const NONE = -1;
-
-// Fields of a node in `links`, LINK_FIELDS numbers a node. A leaf uses all; an inner node has no neighbours, and a node
-// that is not used is chained through NEXT.
-const COUNT = 0;
-const PARENT = 1;
-const PREVIOUS = 2;
-const NEXT = 3;
-const LINK_FIELDS = 4;
-
-/** The nodes of one kind, leaves or inner ones: their numbers, keys, links and gap bounds. */
-class NodePool {
-  keys = new Float64Array(FANOUT);
-  links = new Int32Array(LINK_FIELDS);
-  gaps = new Float64Array(1);
-  #used = 0;
-  #free = NONE;
-
-  /** @returns the number of an empty node that nothing links to */
-  alloc(): number {
-    let node = this.#free;
-    if (node === NONE) {
-      node = this.#used++;
-      if (node >= this.gaps.length) this.#grow(Math.max(4, node * 2));
-    } else {
-      this.#free = this.links[node * LINK_FIELDS + NEXT]!;
-    }
-    const at = node * LINK_FIELDS;
-    this.links[at + COUNT] = 0;
-    this.links[at + PARENT] = this.links[at + PREVIOUS] = this.links[at + NEXT] = NONE;
-    this.gaps[node] = 0;
-    return node;
-  }
-
-  free(node: number): void {
-    this.links[node * LINK_FIELDS + COUNT] = 0;
-    this.links[node * LINK_FIELDS + NEXT] = this.#free;
-    this.#free = node;
-  }
-
-  #grow(capacity: number): void {
-    const { keys, links, gaps } = this;
-    this.keys = new Float64Array(capacity * FANOUT);
-    this.keys.set(keys);
-    this.links = new Int32Array(capacity * LINK_FIELDS);
-    this.links.set(links);
-    this.gaps = new Float64Array(capacity);
-    this.gaps.set(gaps);
-  }
-}
-
-/** @returns the first index in [low, high) whose key is greater than `page`, `high` if there is none */
-function upperBound(keys: Float64Array, low: number, high: number, page: number): number {
-  let first = low;
-  let end = high;
-  while (first < end) {
-    const middle = (first + end) >>> 1;
-    if (keys[middle]! <= page) first = middle + 1;
-    else end = middle;
-  }
-  return first;
-}
-
-/** What lies between two neighbours, in pages and parts of pages; from address 0 if nothing comes before. */
-function gapBetween(previous: Span | undefined, item: Span): number {
-  if (previous === undefined) return item.firstPage + item.firstOffset / PAGE_BYTES;
-  const offsets = item.firstOffset - previous.lastOffset - 1;
-  return item.firstPage - previous.lastPage + offsets / PAGE_BYTES;
-}
-
-function startsAfter(item: Span, page: number, offset: number): boolean {
-  return item.firstPage > page || (item.firstPage === page && item.firstOffset > offset);
-}
-
-function endsBefore(item: Span, page: number, offset: number): boolean {
-  return item.lastPage < page || (item.lastPage === page && item.lastOffset < offset);
-}
-
-function show(item: Span): string {
-  const hex = (page: number, offset: number): string =>
-    `0x${(BigInt(page) * BigInt(PAGE_BYTES) + BigInt(offset)).toString(16)}`;
-  return `[${hex(item.firstPage, item.firstOffset)}, ${hex(item.lastPage, item.lastOffset)}]`;
-}
+const FEW = FANOUT / 4; // a node with fewer is joined with a neighbour
+const MANY = (FANOUT * 3) / 4; // unless both together are more
 
 export class RangeMap<T extends Span> {
   #size = 0;
   /** counts changes, for iterators */
   #changes = 0;
-  #leaves = new NodePool();
-  #inner = new NodePool();
-  /** FANOUT slots a leaf, as its keys */
-  #items: (T | undefined)[] = [];
-  /** FANOUT slots an inner node: nodes of the next lower level */
-  #kids = new Int32Array(0);
+  #leaves = new LeafPool<T>();
+  #inner = new InnerPool();
   /** a leaf if the height is 0, else an inner node */
   #root = 0;
   #height = 0;
-  // Where #seek ended; the leaf is also where the next one looks first, since calls come in neighbourhoods.
+  // Where #seek ended: the index of the first item behind the position. The leaf is also where the next one looks first,
+  // since calls come in neighbourhoods.
   #leaf = 0;
-  #index = NONE;
+  #index = 0;
 
   constructor() {
     this.clear();
@@ -143,31 +64,30 @@ export class RangeMap<T extends Span> {
   clear(): void {
     this.#size = 0;
     this.#changes++;
-    this.#leaves = new NodePool();
-    this.#inner = new NodePool();
-    this.#items = [];
-    this.#kids = new Int32Array(0);
+    this.#leaves = new LeafPool();
+    this.#inner = new InnerPool();
     this.#height = 0;
-    this.#root = this.#leaf = this.#allocLeaf();
-    this.#index = NONE;
+    this.#root = this.#leaf = this.#leaves.alloc();
+    this.#index = 0;
   }
 
   /** The item that contains the position. */
   at(page: number, offset: number): T | undefined {
-    const item = this.floor(page, offset);
-    return item === undefined || endsBefore(item, page, offset) ? undefined : item;
+    const position = this.#seek(page, offset);
+    if (position === NONE) return undefined;
+    const leaves = this.#leaves;
+    const entry = leaves.entryAt(position);
+    return leaves.endsBefore(entry, page, offset) ? undefined : leaves.items[entry];
   }
 
   /** The highest item that starts at or before the position. */
   floor(page: number, offset: number): T | undefined {
-    this.#seek(page, offset);
-    return this.#index >= 0 ? this.#items[this.#leaf * FANOUT + this.#index] : this.#before();
+    return this.#leaves.itemAt(this.#seek(page, offset));
   }
 
   /** The lowest item that ends at or after the position. */
   ceiling(page: number, offset: number): T | undefined {
-    const item = this.floor(page, offset);
-    return item === undefined || endsBefore(item, page, offset) ? this.#behind() : item;
+    return this.#leaves.itemAt(this.#ceiling(page, offset));
   }
 
   /** The lowest item that has a position in common with the closed range. */
@@ -177,21 +97,24 @@ export class RangeMap<T extends Span> {
     lastPage: number,
     lastOffset: number,
   ): T | undefined {
-    const item = this.ceiling(firstPage, firstOffset);
-    return item === undefined || startsAfter(item, lastPage, lastOffset) ? undefined : item;
+    const position = this.#ceiling(firstPage, firstOffset);
+    if (position === NONE) return undefined;
+    const leaves = this.#leaves;
+    return leaves.startsAfter(position, lastPage, lastOffset) ? undefined : leaves.itemAt(position);
   }
 
   /** The lowest item that starts after `item` does; `item` need not be in the map (any more). */
   after(item: Span): T | undefined {
     this.#seek(item.firstPage, item.firstOffset);
-    return this.#behind();
+    return this.#leaves.itemAt(this.#leaves.from(this.#leaf, this.#index));
   }
 
   /** The highest item that starts before `item` does; `item` need not be in the map (any more). */
   before(item: Span): T | undefined {
     const found = this.floor(item.firstPage, item.firstOffset);
     const itself = found?.firstPage === item.firstPage && found.firstOffset === item.firstOffset;
-    return itself ? this.#before() : found;
+    if (!itself) return found;
+    return this.#leaves.itemAt(this.#leaves.before(this.#leaf, this.#index - 1));
   }
 
   /**
@@ -200,22 +123,19 @@ export class RangeMap<T extends Span> {
    * finds nothing looks once at each leaf whose bound promised too much.
    */
   nextWideGap(page: number, pages: number): T | undefined {
-    this.#seek(page, 0);
-    let leaf = this.#leaf;
-    let index = this.#index;
-    const item = index >= 0 ? this.#items[leaf * FANOUT + index] : undefined;
-    if (item?.firstPage !== page || item.firstOffset !== 0) index++;
-    if (this.#leaves.gaps[leaf]! >= pages) {
-      const found = this.#wideInLeaf(leaf, index, pages);
+    const position = this.#seek(page, 0);
+    const included = position !== NONE && this.#leaves.keys[position] === page;
+    let node = this.#leaf;
+    if (this.#leaves.gaps[node]! >= pages) {
+      const found = this.#wideInLeaf(node, this.#index - (included ? 1 : 0), pages);
       if (found !== undefined) return found;
     }
-    let pool = this.#leaves;
     for (let level = 1; level <= this.#height; level++) {
-      const parent = pool.links[leaf * LINK_FIELDS + PARENT]!;
-      const found = this.#wideInKids(level, parent, this.#kidIndex(parent, leaf) + 1, pages);
+      const parent = this.#pool(level - 1).parents[node]!;
+      const index = this.#inner.indexOf(parent, node) + 1;
+      const found = this.#wideInKids(level, parent, index, pages);
       if (found !== undefined) return found;
-      leaf = parent;
-      pool = this.#inner;
+      node = parent;
     }
     return undefined;
   }
@@ -223,43 +143,44 @@ export class RangeMap<T extends Span> {
   /** @throws Error (a bug) if the range is not one or overlaps an item */
   insert(item: T): void {
     const { firstPage, firstOffset, lastPage, lastOffset } = item;
-    if (endsBefore(item, firstPage, firstOffset)) throw new Error(`empty range ${show(item)}`);
-    this.#seek(firstPage, firstOffset);
-    const previous =
-      this.#index >= 0 ? this.#items[this.#leaf * FANOUT + this.#index] : this.#before();
-    if (previous !== undefined && !endsBefore(previous, firstPage, firstOffset)) {
-      throw new Error(`${show(item)} overlaps ${show(previous)}`);
+    if (lastPage < firstPage || (lastPage === firstPage && lastOffset < firstOffset)) {
+      throw new Error(`empty range ${show(item)}`);
     }
-    const next = this.#behind();
-    if (next !== undefined && !startsAfter(next, lastPage, lastOffset)) {
-      throw new Error(`${show(item)} overlaps ${show(next)}`);
+    const leaves = this.#leaves;
+    const previous = this.#seek(firstPage, firstOffset);
+    if (previous !== NONE && !leaves.endsBefore(leaves.entryAt(previous), firstPage, firstOffset)) {
+      throw new Error(`${show(item)} overlaps ${show(leaves.itemAt(previous)!)}`);
     }
-    if (this.#count(this.#leaf) === FANOUT) this.#split(firstPage);
+    const next = leaves.from(this.#leaf, this.#index);
+    if (next !== NONE && !leaves.startsAfter(next, lastPage, lastOffset)) {
+      throw new Error(`${show(item)} overlaps ${show(leaves.itemAt(next)!)}`);
+    }
+    if (leaves.counts[this.#leaf] === FANOUT) this.#split(keyOf(firstPage, firstOffset));
     const leaf = this.#leaf;
-    this.#open(leaf, this.#index + 1);
-    this.#leaves.keys[leaf * FANOUT + this.#index + 1] = firstPage;
-    this.#items[leaf * FANOUT + this.#index + 1] = item;
+    leaves.insert(leaf, this.#index, item);
     this.#size++;
     this.#changes++;
-    const gap = gapBetween(previous, item);
-    if (gap > this.#leaves.gaps[leaf]!) this.#raise(leaf, gap);
+    const gap = leaves.gap(leaves.before(leaf, this.#index), leaf * FANOUT + this.#index);
+    if (gap > leaves.gaps[leaf]!) this.#raise(leaf, gap);
   }
 
   /** @throws Error (a bug) if the item is not in the map */
   delete(item: T): void {
-    const found = this.floor(item.firstPage, item.firstOffset);
-    if (found !== item) throw new Error(`${show(item)} is not in the map`);
-    const next = this.#behind();
-    if (next !== undefined) {
-      const last = this.#index + 1 >= this.#count(this.#leaf);
-      const holder = last ? this.#leaves.links[this.#leaf * LINK_FIELDS + NEXT]! : this.#leaf;
-      const gap = gapBetween(this.#before(), next);
-      if (gap > this.#leaves.gaps[holder]!) this.#raise(holder, gap);
+    const leaves = this.#leaves;
+    const position = this.#seek(item.firstPage, item.firstOffset);
+    if (leaves.itemAt(position) !== item) throw new Error(`${show(item)} is not in the map`);
+    const leaf = this.#leaf;
+    const index = this.#index - 1;
+    const next = leaves.from(leaf, index + 1);
+    if (next !== NONE) {
+      const gap = leaves.gap(leaves.before(leaf, index), next);
+      const holder = Math.floor(next / FANOUT);
+      if (gap > leaves.gaps[holder]!) this.#raise(holder, gap);
     }
-    this.#close(this.#leaf, this.#index);
+    leaves.remove(leaf, index);
     this.#size--;
     this.#changes++;
-    if (this.#count(this.#leaf) < FANOUT / 4) this.#shrink(this.#leaf);
+    if (leaves.counts[leaf]! < FEW) this.#shrink(leaf);
   }
 
   /**
@@ -268,215 +189,154 @@ export class RangeMap<T extends Span> {
    */
   *[Symbol.iterator](): IterableIterator<T> {
     let changes = -1;
-    let last: T | undefined;
+    let item: T | undefined;
     let leaf = NONE;
     let index = 0;
     for (;;) {
       if (changes !== this.#changes) {
-        if (last === undefined) this.#seek(-1, 0);
-        else this.#seek(last.firstPage, last.firstOffset);
+        this.#seek(item?.firstPage ?? -1, item?.firstOffset ?? 0);
         changes = this.#changes;
         leaf = this.#leaf;
-        index = this.#index + 1;
+        index = this.#index;
       }
-      if (index >= this.#count(leaf)) {
-        leaf = this.#leaves.links[leaf * LINK_FIELDS + NEXT]!;
-        index = 0;
-        if (leaf === NONE) return;
-      }
-      last = this.#items[leaf * FANOUT + index++];
-      if (last === undefined) return; // the empty map's only leaf
-      yield last;
+      const position = this.#leaves.from(leaf, index);
+      if (position === NONE) return;
+      leaf = Math.floor(position / FANOUT);
+      index = (position % FANOUT) + 1;
+      item = this.#leaves.itemAt(position)!;
+      yield item;
     }
   }
 
   /** @throws Error naming the invariant of this file that does not hold; reads everything, for tests and checks */
   verify(): void {
-    const leaves = this.#verifyNode(this.#height, this.#root, NONE, [-Infinity, Infinity]);
+    const leaves = this.#leaves;
+    const order = this.#verifyNode(this.#height, this.#root, NONE, [-Infinity, Infinity]);
     let items = 0;
-    let previous: T | undefined;
-    let leaf = leaves[0]!;
-    for (const [i, expected] of leaves.entries()) {
-      assume(leaf === expected, 'leaves are linked in order');
-      assume(this.#link(leaf, PREVIOUS) === (leaves[i - 1] ?? NONE), 'leaves are linked back');
-      const count = this.#count(leaf);
+    let previous = NONE;
+    for (const [i, leaf] of order.entries()) {
+      assume(leaves.previous[leaf] === (order[i - 1] ?? NONE), 'leaves are linked back');
+      assume(leaves.next[leaf] === (order[i + 1] ?? NONE), 'leaves are linked in order');
+      const count = leaves.counts[leaf]!;
       assume(count > 0 || this.#size === 0, 'no leaf is empty');
-      for (let index = 0; index < FANOUT; index++) {
-        const item = this.#items[leaf * FANOUT + index];
-        assume((item !== undefined) === index < count, 'slots hold an item up to the count');
+      const slots = new Set(leaves.slots.subarray(leaf * FANOUT, (leaf + 1) * FANOUT));
+      assume(slots.size === FANOUT, 'slots are a permutation');
+      for (let position = leaf * FANOUT; position < (leaf + 1) * FANOUT; position++) {
+        const item = leaves.itemAt(position);
+        const used = position < leaf * FANOUT + count;
+        assume((item !== undefined) === used, 'slots hold an item up to the count');
         if (item === undefined) continue;
-        assume(this.#leaves.keys[leaf * FANOUT + index] === item.firstPage, 'keys are first pages');
+        const before = leaves.itemAt(previous);
+        const gap = gapBetween(before, item);
+        assume(gap >= 0 && gap === leaves.gap(previous, position), 'items ascend and are disjoint');
+        assume(gap <= leaves.gaps[leaf]!, 'gap bounds hold');
         assume(
-          previous === undefined || startsAfter(item, previous.lastPage, previous.lastOffset),
-          'items ascend and are disjoint',
+          leaves.keys[position] === keyOf(item.firstPage, item.firstOffset),
+          'keys are starts',
         );
-        assume(gapBetween(previous, item) <= this.#leaves.gaps[leaf]!, 'gap bounds hold');
-        previous = item;
+        previous = position;
         items++;
       }
-      leaf = this.#link(leaf, NEXT);
     }
-    assume(leaf === NONE, 'the last leaf has no successor');
     assume(items === this.#size, 'the size is the number of items');
   }
 
   /** @returns the leaves below, in order */
   #verifyNode(level: number, node: number, parent: number, bounds: [number, number]): number[] {
-    const pool = level === 0 ? this.#leaves : this.#inner;
-    const count = pool.links[node * LINK_FIELDS + COUNT]!;
-    const keys = pool.keys.subarray(node * FANOUT, node * FANOUT + count);
-    assume(pool.links[node * LINK_FIELDS + PARENT] === parent, 'parents are linked');
+    const pool = this.#pool(level);
+    const count = pool.counts[node]!;
+    const all = [...pool.keys.subarray(node * FANOUT, (node + 1) * FANOUT)];
+    const keys = all.slice(0, count);
+    assume(pool.parents[node] === parent, 'parents are linked');
+    assume(
+      all.every((key, i) => key < Infinity === i < count),
+      'keys behind the count are Infinity',
+    );
     if (level === 0) {
-      assume(
-        keys.every((key) => key >= bounds[0] && key <= bounds[1]),
-        'keys lie within their bounds',
-      );
+      const within = keys.every((key) => key >= bounds[0] && key <= bounds[1]);
+      assume(within, 'keys lie within their bounds');
       return [node];
     }
     assume(count > 0 && keys[0] === -Infinity, 'an inner node has kids, the first unbounded');
-    const kidPool = level === 1 ? this.#leaves : this.#inner;
-    return [...keys].flatMap((key, i) => {
-      const kid = this.#kids[node * FANOUT + i]!;
-      assume(kidPool.gaps[kid]! <= pool.gaps[node]!, 'a gap bound covers those below');
+    return keys.flatMap((key, i) => {
+      const kid = this.#inner.kids[node * FANOUT + i]!;
+      assume(this.#pool(level - 1).gaps[kid]! <= pool.gaps[node]!, 'a gap covers those below');
       const [low, high] = [Math.max(key, bounds[0]), keys[i + 1] ?? bounds[1]];
       assume(low <= high, 'keys of inner nodes ascend');
       return this.#verifyNode(level - 1, kid, node, [low, high]);
     });
   }
 
-  #count(leaf: number): number {
-    return this.#leaves.links[leaf * LINK_FIELDS + COUNT]!;
-  }
-
-  #link(leaf: number, field: number): number {
-    return this.#leaves.links[leaf * LINK_FIELDS + field]!;
-  }
-
-  #allocLeaf(): number {
-    const leaf = this.#leaves.alloc();
-    while (this.#items.length < (leaf + 1) * FANOUT) this.#items.push(undefined);
-    return leaf;
-  }
-
-  #allocInner(): number {
-    const node = this.#inner.alloc();
-    if (this.#kids.length < this.#inner.keys.length) {
-      const kids = this.#kids;
-      this.#kids = new Int32Array(this.#inner.keys.length);
-      this.#kids.set(kids);
-    }
-    return node;
+  #pool(level: number): LeafPool<T> | InnerPool {
+    return level === 0 ? this.#leaves : this.#inner;
   }
 
   /**
-   * Sets leaf and index to the highest item that starts at or before the position. The index is NONE if that is the last
-   * item of the previous leaf, or none at all; then the position belongs at the beginning of this leaf.
+   * Sets leaf and index to where an item that starts at the position belongs, behind one that starts there.
+   * @returns the position in the leaves of the highest item that starts at or before it, or NONE
    */
-  #seek(page: number, offset: number): void {
+  #seek(page: number, offset: number): number {
+    const leaves = this.#leaves;
+    const { keys } = leaves;
+    const key = keyOf(page, offset);
     let leaf = this.#leaf;
-    if (!this.#covers(leaf, page)) leaf = this.#descend(page);
-    for (;;) {
-      const first = leaf * FANOUT;
-      const keys = this.#leaves.keys;
-      let index = upperBound(keys, first, first + this.#count(leaf), page) - 1;
-      while (index >= first && keys[index] === page && this.#items[index]!.firstOffset > offset) {
-        index--;
+    if (!this.#covers(leaf, key)) leaf = this.#descend(key);
+    let index = upperBound(keys, leaf * FANOUT, key);
+    if (offset !== 0) {
+      // Items that start within the same page have equal keys, and may go on in the leaf before.
+      for (;;) {
+        const position = leaves.before(leaf, index);
+        if (position === NONE || keys[position] !== key) break;
+        const after = leaves.itemAt(position)!.firstOffset > offset;
+        if (index === 0) leaf = leaves.previous[leaf]!;
+        index = (position % FANOUT) + (after ? 0 : 1);
+        if (!after) break;
       }
-      this.#leaf = leaf;
-      this.#index = index - first;
-      if (index >= first) return;
-      // Equal pages may go on in the leaf before.
-      const previous = this.#link(leaf, PREVIOUS);
-      if (previous === NONE) return;
-      if (keys[previous * FANOUT + this.#count(previous) - 1] !== page) return;
-      this.#index = NONE;
-      leaf = previous;
     }
+    this.#leaf = leaf;
+    this.#index = index;
+    return leaves.before(leaf, index);
   }
 
-  /** Whether the page certainly belongs to the leaf, so that no way down from the root is needed. */
-  #covers(leaf: number, page: number): boolean {
-    const count = this.#count(leaf);
-    if (count === 0) return this.#height === 0;
-    const { keys } = this.#leaves;
-    if (page < keys[leaf * FANOUT]!) return false;
-    return page < keys[leaf * FANOUT + count - 1]! || this.#link(leaf, NEXT) === NONE;
+  /** The position in the leaves of the lowest item that ends at or after the given one, or NONE. */
+  #ceiling(page: number, offset: number): number {
+    const leaves = this.#leaves;
+    const position = this.#seek(page, offset);
+    return position === NONE || leaves.endsBefore(leaves.entryAt(position), page, offset)
+      ? leaves.from(this.#leaf, this.#index)
+      : position;
   }
 
-  #descend(page: number): number {
-    const { keys, links } = this.#inner;
+  /** Whether the key certainly belongs to the leaf, so that no way down from the root is needed. */
+  #covers(leaf: number, key: number): boolean {
+    const { keys, counts, next } = this.#leaves;
+    const first = leaf * FANOUT;
+    if (key < keys[first]!) return this.#height === 0;
+    return key < keys[first + counts[leaf]! - 1]! || next[leaf] === NONE;
+  }
+
+  #descend(key: number): number {
+    const { keys, kids } = this.#inner;
     let node = this.#root;
     for (let level = this.#height; level > 0; level--) {
-      const first = node * FANOUT;
-      const end = first + links[node * LINK_FIELDS + COUNT]!;
-      node = this.#kids[upperBound(keys, first + 1, end, page) - 1]!;
+      node = kids[node * FANOUT + upperBound(keys, node * FANOUT, key) - 1]!;
     }
     return node;
   }
 
-  /** The item before the one that was sought, or before the leaf if there was none. */
-  #before(): T | undefined {
-    if (this.#index > 0) return this.#items[this.#leaf * FANOUT + this.#index - 1];
-    const previous = this.#link(this.#leaf, PREVIOUS);
-    return previous === NONE
-      ? undefined
-      : this.#items[previous * FANOUT + this.#count(previous) - 1];
-  }
-
-  /** The item behind the one that was sought. */
-  #behind(): T | undefined {
-    const index = this.#index + 1;
-    if (index < this.#count(this.#leaf)) return this.#items[this.#leaf * FANOUT + index];
-    const next = this.#link(this.#leaf, NEXT);
-    return next === NONE ? undefined : this.#items[next * FANOUT];
-  }
-
-  /** Makes room for one more at `index` of a leaf. */
-  #open(leaf: number, index: number): void {
-    const first = leaf * FANOUT + index;
-    const end = leaf * FANOUT + this.#leaves.links[leaf * LINK_FIELDS + COUNT]!++;
-    const keys = this.#leaves.keys;
-    const items = this.#items;
-    for (let i = end; i > first; i--) {
-      keys[i] = keys[i - 1]!;
-      items[i] = items[i - 1];
-    }
-  }
-
-  #close(leaf: number, index: number): void {
-    const end = leaf * FANOUT + --this.#leaves.links[leaf * LINK_FIELDS + COUNT]!;
-    const keys = this.#leaves.keys;
-    const items = this.#items;
-    for (let i = leaf * FANOUT + index; i < end; i++) {
-      keys[i] = keys[i + 1]!;
-      items[i] = items[i + 1];
-    }
-    items[end] = undefined;
-  }
-
   /** Divides the full leaf that was sought; leaf and index are those of the same place afterwards. */
-  #split(page: number): void {
+  #split(key: number): void {
+    const leaves = this.#leaves;
     const left = this.#leaf;
-    const right = this.#allocLeaf();
-    const next = this.#link(left, NEXT);
+    const right = leaves.alloc();
     // Ascending inserts, the usual way to fill an address space, leave full leaves behind them.
-    const append = next === NONE && this.#index === FANOUT - 1;
+    const append = leaves.next[left] === NONE && this.#index === FANOUT;
     const middle = append ? FANOUT : FANOUT / 2;
-    const { keys, links, gaps } = this.#leaves;
-    for (let i = middle; i < FANOUT; i++) {
-      keys[right * FANOUT + i - middle] = keys[left * FANOUT + i]!;
-      this.#items[right * FANOUT + i - middle] = this.#items[left * FANOUT + i];
-      this.#items[left * FANOUT + i] = undefined;
-    }
-    links[left * LINK_FIELDS + COUNT] = middle;
-    links[right * LINK_FIELDS + COUNT] = FANOUT - middle;
-    gaps[right] = append ? 0 : gaps[left]!;
-    links[left * LINK_FIELDS + NEXT] = right;
-    links[right * LINK_FIELDS + PREVIOUS] = left;
-    links[right * LINK_FIELDS + NEXT] = next;
-    if (next !== NONE) links[next * LINK_FIELDS + PREVIOUS] = right;
-    this.#addKid(1, left, right, append ? page : keys[right * FANOUT]!);
-    if (this.#index + 1 > middle || append) {
+    leaves.move(left, middle, right);
+    leaves.link(right, left);
+    if (!append) leaves.gaps[right] = leaves.gaps[left]!;
+    this.#addKid(1, left, right, append ? key : leaves.keys[right * FANOUT]!);
+    if (this.#index > middle || append) {
       this.#leaf = right;
       this.#index -= middle;
     }
@@ -484,208 +344,173 @@ export class RangeMap<T extends Span> {
 
   /** Puts `right` behind its neighbour `left` into the parent, an inner node of the level. */
   #addKid(level: number, left: number, right: number, key: number): void {
-    const kidPool = level === 1 ? this.#leaves : this.#inner;
-    let parent = kidPool.links[left * LINK_FIELDS + PARENT]!;
-    if (parent === NONE) {
-      parent = this.#allocInner();
-      this.#inner.links[parent * LINK_FIELDS + COUNT] = 1;
-      this.#inner.keys[parent * FANOUT] = -Infinity;
-      this.#inner.gaps[parent] = kidPool.gaps[left]!;
-      this.#kids[parent * FANOUT] = left;
-      kidPool.links[left * LINK_FIELDS + PARENT] = parent;
-      this.#root = parent;
+    const inner = this.#inner;
+    const kids = this.#pool(level - 1);
+    if (kids.parents[left] === NONE) {
+      const root = inner.alloc();
+      inner.insert(root, 0, -Infinity, left);
+      inner.gaps[root] = kids.gaps[left]!;
+      kids.parents[left] = root;
+      this.#root = root;
       this.#height = level;
     }
-    if (this.#inner.links[parent * LINK_FIELDS + COUNT] === FANOUT) {
-      parent = this.#splitInner(level, parent, left);
+    if (inner.counts[kids.parents[left]!] === FANOUT) {
+      this.#splitInner(level, kids.parents[left]!);
     }
-    const { keys, links } = this.#inner;
-    const first = parent * FANOUT + this.#kidIndex(parent, left) + 1;
-    const end = parent * FANOUT + links[parent * LINK_FIELDS + COUNT]!++;
-    keys.copyWithin(first + 1, first, end);
-    this.#kids.copyWithin(first + 1, first, end);
-    keys[first] = key;
-    this.#kids[first] = right;
-    kidPool.links[right * LINK_FIELDS + PARENT] = parent;
+    const parent = kids.parents[left]!;
+    inner.insert(parent, inner.indexOf(parent, left) + 1, key, right);
+    kids.parents[right] = parent;
   }
 
-  /** @returns the half that has `kid` */
-  #splitInner(level: number, left: number, kid: number): number {
-    const right = this.#allocInner();
-    const { keys, links, gaps } = this.#inner;
-    const middle = FANOUT / 2;
-    const key = keys[left * FANOUT + middle]!;
-    links[left * LINK_FIELDS + COUNT] = middle;
-    this.#adopt(level, right, left * FANOUT + middle, middle);
-    keys[right * FANOUT] = -Infinity;
-    gaps[right] = gaps[left]!;
+  #splitInner(level: number, left: number): void {
+    const inner = this.#inner;
+    const right = inner.alloc();
+    const key = inner.keys[left * FANOUT + FANOUT / 2]!;
+    this.#adopt(level, left, FANOUT / 2, right);
+    inner.keys[right * FANOUT] = -Infinity;
+    inner.gaps[right] = inner.gaps[left]!;
     this.#addKid(level + 1, left, right, key);
-    const kidPool = level === 1 ? this.#leaves : this.#inner;
-    return kidPool.links[kid * LINK_FIELDS + PARENT]!;
   }
 
-  /** Appends `count` kids, from slot `from` of another inner node, to `node`. */
-  #adopt(level: number, node: number, from: number, count: number): void {
-    const kidPool = level === 1 ? this.#leaves : this.#inner;
-    const { keys, links } = this.#inner;
-    const end = node * FANOUT + links[node * LINK_FIELDS + COUNT]!;
-    for (let i = 0; i < count; i++) {
-      const kid = this.#kids[from + i]!;
-      keys[end + i] = keys[from + i]!;
-      this.#kids[end + i] = kid;
-      kidPool.links[kid * LINK_FIELDS + PARENT] = node;
+  /** Moves the kids of one inner node, from an index on, behind those of another. */
+  #adopt(level: number, from: number, index: number, to: number): void {
+    const { keys, kids, counts } = this.#inner;
+    const { parents } = this.#pool(level - 1);
+    const end = from * FANOUT + counts[from]!;
+    let target = to * FANOUT + counts[to]!;
+    for (let i = from * FANOUT + index; i < end; i++, target++) {
+      const kid = kids[i]!;
+      keys[target] = keys[i]!;
+      kids[target] = kid;
+      parents[kid] = to;
+      keys[i] = Infinity;
     }
-    links[node * LINK_FIELDS + COUNT]! += count;
-  }
-
-  #kidIndex(parent: number, kid: number): number {
-    const first = parent * FANOUT;
-    let i = first;
-    while (this.#kids[i] !== kid) i++;
-    return i - first;
+    counts[to] = target - to * FANOUT;
+    counts[from] = index;
   }
 
   /** Joins a leaf that has become small with a neighbour, if both fit well into one; an empty one goes. */
   #shrink(leaf: number): void {
-    const parent = this.#link(leaf, PARENT);
+    const leaves = this.#leaves;
+    const parent = leaves.parents[leaf]!;
     if (parent === NONE) return;
-    const index = this.#kidIndex(parent, leaf);
-    const neighbour = index > 0 ? index - 1 : 1;
-    if (neighbour >= this.#inner.links[parent * LINK_FIELDS + COUNT]!) {
-      // An only child: its parent could not be joined with another.
-      if (this.#count(leaf) === 0) this.#dropLeaf(parent, index);
+    const index = this.#inner.indexOf(parent, leaf);
+    const right = Math.max(index, 1);
+    if (this.#inner.counts[parent] === 1) {
+      // An only child stays until it is empty: its parent found no room with another.
+      if (leaves.counts[leaf] === 0) this.#dropLeaf(parent, index);
       return;
     }
-    const other = this.#kids[parent * FANOUT + neighbour]!;
-    const total = this.#count(leaf) + this.#count(other);
-    if (total > (FANOUT * 3) / 4 && this.#count(leaf) > 0) return;
-    const [left, right] = index > 0 ? [other, leaf] : [leaf, other];
-    const count = this.#count(right);
-    const end = left * FANOUT + this.#count(left);
-    const { keys, links, gaps } = this.#leaves;
-    for (let i = 0; i < count; i++) {
-      keys[end + i] = keys[right * FANOUT + i]!;
-      this.#items[end + i] = this.#items[right * FANOUT + i];
-      this.#items[right * FANOUT + i] = undefined;
-    }
-    links[left * LINK_FIELDS + COUNT]! += count;
-    gaps[left] = Math.max(gaps[left]!, gaps[right]!);
-    this.#dropLeaf(parent, Math.max(index, neighbour));
+    const [to, from] = [this.#kid(parent, right - 1), this.#kid(parent, right)];
+    const total = leaves.counts[to]! + leaves.counts[from]!;
+    if (total > MANY && leaves.counts[leaf]! > 0) return;
+    leaves.move(from, 0, to);
+    leaves.gaps[to] = Math.max(leaves.gaps[to]!, leaves.gaps[from]!);
+    this.#dropLeaf(parent, right);
+  }
+
+  #kid(node: number, index: number): number {
+    return this.#inner.kids[node * FANOUT + index]!;
   }
 
   /** Takes a leaf without items out of the tree. */
   #dropLeaf(parent: number, index: number): void {
-    const leaf = this.#kids[parent * FANOUT + index]!;
-    const { links } = this.#leaves;
-    const previous = this.#link(leaf, PREVIOUS);
-    const next = this.#link(leaf, NEXT);
-    if (previous !== NONE) links[previous * LINK_FIELDS + NEXT] = next;
-    if (next !== NONE) links[next * LINK_FIELDS + PREVIOUS] = previous;
-    this.#leaf = previous === NONE ? next : previous;
+    const leaf = this.#kid(parent, index);
+    this.#leaf = this.#leaves.unlink(leaf);
     this.#leaves.free(leaf);
     this.#removeKid(1, parent, index);
   }
 
   #removeKid(level: number, node: number, index: number): void {
-    const { keys, links } = this.#inner;
-    const first = node * FANOUT + index;
-    const end = node * FANOUT + links[node * LINK_FIELDS + COUNT]!--;
-    keys.copyWithin(first, first + 1, end);
-    this.#kids.copyWithin(first, first + 1, end);
-    keys[node * FANOUT] = -Infinity;
-    const parent = links[node * LINK_FIELDS + PARENT]!;
-    if (parent === NONE) this.#lower();
-    else if (links[node * LINK_FIELDS + COUNT]! < FANOUT / 4)
-      this.#shrinkInner(level, node, parent);
+    const { counts, parents } = this.#inner;
+    this.#inner.remove(node, index);
+    if (parents[node] === NONE) this.#lower();
+    else if (counts[node]! < FEW) this.#shrinkInner(level, node);
   }
 
   /** The tree loses a level whenever the root has one kid only. */
   #lower(): void {
-    while (this.#height > 0 && this.#inner.links[this.#root * LINK_FIELDS + COUNT] === 1) {
-      const kid = this.#kids[this.#root * FANOUT]!;
+    while (this.#height > 0 && this.#inner.counts[this.#root] === 1) {
+      const kid = this.#kid(this.#root, 0);
       this.#inner.free(this.#root);
       this.#root = kid;
       this.#height--;
-      const pool = this.#height === 0 ? this.#leaves : this.#inner;
-      pool.links[kid * LINK_FIELDS + PARENT] = NONE;
+      this.#pool(this.#height).parents[kid] = NONE;
     }
   }
 
   /** As #shrink, for an inner node of the level. */
-  #shrinkInner(level: number, node: number, parent: number): void {
-    const { keys, links, gaps } = this.#inner;
-    const index = this.#kidIndex(parent, node);
-    const neighbour = index > 0 ? index - 1 : 1;
-    const alone = neighbour >= links[parent * LINK_FIELDS + COUNT]!;
-    if (!alone) {
-      const other = this.#kids[parent * FANOUT + neighbour]!;
-      const [left, right] = index > 0 ? [other, node] : [node, other];
-      const count = links[right * LINK_FIELDS + COUNT]!;
-      const total = count + links[left * LINK_FIELDS + COUNT]!;
-      if (total > (FANOUT * 3) / 4 && links[node * LINK_FIELDS + COUNT]! > 0) return;
-      // The first key of a node stands in its parent.
-      keys[right * FANOUT] = keys[parent * FANOUT + Math.max(index, neighbour)]!;
-      this.#adopt(level, left, right * FANOUT, count);
-      gaps[left] = Math.max(gaps[left]!, gaps[right]!);
-      keys[left * FANOUT] = -Infinity;
-      this.#inner.free(right);
-      this.#removeKid(level + 1, parent, Math.max(index, neighbour));
-    } else if (links[node * LINK_FIELDS + COUNT] === 0) {
-      this.#inner.free(node);
+  #shrinkInner(level: number, node: number): void {
+    const inner = this.#inner;
+    const { keys, counts, gaps } = inner;
+    const parent = inner.parents[node]!;
+    const index = inner.indexOf(parent, node);
+    const right = Math.max(index, 1);
+    if (counts[parent] === 1) {
+      if (counts[node] !== 0) return;
+      inner.free(node);
       this.#removeKid(level + 1, parent, index);
+      return;
     }
+    const [to, from] = [this.#kid(parent, right - 1), this.#kid(parent, right)];
+    if (counts[to]! + counts[from]! > MANY && counts[node]! > 0) return;
+    // The first key of a node stands in its parent.
+    if (counts[from]! > 0) keys[from * FANOUT] = keys[parent * FANOUT + right]!;
+    this.#adopt(level, from, 0, to);
+    keys[to * FANOUT] = -Infinity;
+    gaps[to] = Math.max(gaps[to]!, gaps[from]!);
+    inner.free(from);
+    this.#removeKid(level + 1, parent, right);
   }
 
   /** Raises the bound of a leaf and of whatever is above it. */
   #raise(leaf: number, gap: number): void {
     this.#leaves.gaps[leaf] = gap;
-    const { gaps, links } = this.#inner;
-    let node = this.#link(leaf, PARENT);
+    const { gaps, parents } = this.#inner;
+    let node = this.#leaves.parents[leaf]!;
     while (node !== NONE && gaps[node]! < gap) {
       gaps[node] = gap;
-      node = links[node * LINK_FIELDS + PARENT]!;
+      node = parents[node]!;
     }
   }
 
-  /** @returns the first item from `from` with such a gap before it; tightens the bound if all were looked at */
-  #wideInLeaf(leaf: number, from: number, pages: number): T | undefined {
-    const first = leaf * FANOUT;
-    const count = this.#count(leaf);
-    const before = this.#link(leaf, PREVIOUS);
-    let previous =
-      from > 0
-        ? this.#items[first + from - 1]
-        : before === NONE
-          ? undefined
-          : this.#items[before * FANOUT + this.#count(before) - 1];
+  /** @returns the first item from `index` with such a gap before it; tightens the bound if all were looked at */
+  #wideInLeaf(leaf: number, index: number, pages: number): T | undefined {
+    const leaves = this.#leaves;
+    const end = leaf * FANOUT + leaves.counts[leaf]!;
+    let previous = leaves.before(leaf, index);
     let widest = 0;
-    for (let i = first + from; i < first + count; i++) {
-      const item = this.#items[i]!;
-      const gap = gapBetween(previous, item);
-      if (gap >= pages) return item;
+    for (let position = leaf * FANOUT + index; position < end; position++) {
+      const gap = leaves.gap(previous, position);
+      if (gap >= pages) return leaves.itemAt(position);
       if (gap > widest) widest = gap;
-      previous = item;
+      previous = position;
     }
-    if (from === 0) this.#leaves.gaps[leaf] = widest;
+    if (index === 0) leaves.gaps[leaf] = widest;
     return undefined;
   }
 
-  #wideInKids(level: number, node: number, from: number, pages: number): T | undefined {
-    const gaps = level === 1 ? this.#leaves.gaps : this.#inner.gaps;
-    const first = node * FANOUT;
-    const end = first + this.#inner.links[node * LINK_FIELDS + COUNT]!;
-    for (let i = first + from; i < end; i++) {
-      const kid = this.#kids[i]!;
+  #wideInKids(level: number, node: number, index: number, pages: number): T | undefined {
+    const { gaps } = this.#pool(level - 1);
+    const count = this.#inner.counts[node]!;
+    for (let i = index; i < count; i++) {
+      const kid = this.#kid(node, i);
       if (gaps[kid]! < pages) continue;
       const found =
         level === 1 ? this.#wideInLeaf(kid, 0, pages) : this.#wideInKids(level - 1, kid, 0, pages);
       if (found !== undefined) return found;
     }
     let widest = 0;
-    for (let i = first; i < end; i++) widest = Math.max(widest, gaps[this.#kids[i]!]!);
+    for (let i = 0; i < count; i++) widest = Math.max(widest, gaps[this.#kid(node, i)]!);
     this.#inner.gaps[node] = widest;
     return undefined;
   }
+}
+
+function show(item: Span): string {
+  const hex = (page: number, offset: number): string =>
+    `0x${(BigInt(page) * BigInt(PAGE_BYTES) + BigInt(offset)).toString(16)}`;
+  return `[${hex(item.firstPage, item.firstOffset)}, ${hex(item.lastPage, item.lastOffset)}]`;
 }
 
 function assume(holds: boolean, what: string): void {

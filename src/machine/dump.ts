@@ -6,6 +6,7 @@
  *     cfg BDF HEX                                  configuration space
  *     group G type=T resv=FIRST LAST TYPE;…
  */
+import { bytesOfHex } from './hex.ts';
 import { parseAddress } from './pci/address.ts';
 import { ConfigSpace } from './pci/config-space.ts';
 import { InputError } from '../base/input-error.ts';
@@ -22,17 +23,6 @@ function fieldsOf(words: readonly string[]): Fields {
       return [word.slice(0, equals), word.slice(equals + 1)];
     }),
   );
-}
-
-/** Digits in pairs, blanks ignored; undefined if it is anything else. */
-export function bytesOfHex(text: string): Uint8Array | undefined {
-  const digits = text.replace(/\s+/g, '');
-  if (digits.length % 2 !== 0 || !/^[0-9a-f]*$/i.test(digits)) return undefined;
-  const bytes = new Uint8Array(digits.length / 2);
-  for (let i = 0; i < bytes.length; i += 1) {
-    bytes[i] = Number.parseInt(digits.slice(2 * i, 2 * i + 2), 16);
-  }
-  return bytes;
 }
 
 function parseGroup(line: string): RecordedGroup | undefined {
@@ -89,7 +79,6 @@ function describe(bdf: string, { fields, config }: Recorded, name: string): Devi
   return {
     address,
     parent: path.parent,
-    root: path.root,
     dmaDevice: path.dmaDevice,
     config: new ConfigSpace(config),
     physfn: parseAddress(fields.get('physfn') ?? ''),

@@ -57,14 +57,15 @@ export type Iommu = {
   readonly reserved: readonly ReservedRegion[];
 };
 
-const INTEL_MSI: ReservedRegion = { start: 0xfee0_0000n, last: 0xfeef_ffffn, type: 'msi' };
+/** Where x86 puts the addresses of message-signalled interrupts. */
+export const MSI_WINDOW: ReservedRegion = { start: 0xfee0_0000n, last: 0xfeef_ffffn, type: 'msi' };
 
 /** What recordings were made with. */
 export const RECORDED_IOMMU: Iommu = {
   name: 'dmar0',
   kind: 'intel',
   mode: 'translated',
-  reserved: [INTEL_MSI],
+  reserved: [MSI_WINDOW],
 };
 
 /** What a real kernel said of a group. */
@@ -79,8 +80,6 @@ export type DeviceDescription = {
   readonly address: PciAddress;
   /** the bridge above; undefined on a root bus */
   readonly parent?: PciAddress | undefined;
-  /** the root bus it is on, where the bus of its address does not say so */
-  readonly root?: BusAddress | undefined;
   /** whose requester ID the root bus carries (VMD) */
   readonly dmaDevice?: PciAddress | undefined;
   readonly config: ConfigSpace;
@@ -260,15 +259,10 @@ export class Machine {
   }
 
   /** A root bus that has no device yet. */
-  addRootBus(address: BusAddress, dmaDevice?: PciDevice): PciBus {
-    const bus = new PciBus({
-      domain: address.domain,
-      number: address.bus,
-      platform: this.platform,
-      dmaDevice,
-    });
-    this.#buses.set(bus.name, bus);
-    return bus;
+  addRootBus({ domain, bus }: BusAddress): PciBus {
+    const root = new PciBus({ domain, number: bus, platform: this.platform });
+    this.#buses.set(root.name, root);
+    return root;
   }
 
   /** Hot-plug: new hardware, a bridge with what is behind it, found at once. */

@@ -1,0 +1,195 @@
+/**
+ * `npm run oracle`: what a real Linux answered to random programs of ioctls, against what uiommu answers.
+ *
+ *   npm run oracle -- [--seeds A-B] [--profile N] [--floor N=COUNT] [--verbose] [DIR]
+ *
+ * For each profileN.txt.gz in DIR (default: ../shared/oracle beside the repository, or UIOMMU_SHARED/oracle), DIR/abifuzz
+ * runs under `uiommu run` for the seeds that the file holds. Of each seed that differs the first differing line is printed
+ * with uiommu's reason, which comes from a trace of that seed alone. Exit status 1 if a profile has fewer identical seeds
+ * than its floor (oracle-floor.json, or --floor) or uiommu fails; 0 otherwise and where there is nothing to compare with.
+ */
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { gunzipSync } from 'node:zlib';
+import { progress } from './progress.ts';
+import { firstDifference, ioctlOfLine, parseRecording, stretches } from './recording.ts';
+import type { Difference, Recording } from './recording.ts';
+import { ROOT, runClient, type Run } from './run-client.ts';
+
+const STEPS = 250;
+const LIMIT_SECONDS = 600;
+const SHOWN = 20;
+// Runs in a row that gave no output at all: then it is not the seed.
+const GIVE_UP = 3;
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    seeds: { type: 'string' },
+    profile: { type: 'string', multiple: true },
+    floor: { type: 'string', multiple: true, default: [] },
+    verbose: { type: 'boolean', default: false },
+  },
+});
+const shared = process.env['UIOMMU_SHARED'] ?? join(ROOT, '..', 'shared');
+const directory = resolve(positionals[0] ?? join(shared, 'oracle'));
+const abifuzz = join(directory, 'abifuzz');
+const line = progress();
+
+function wantedSeeds(recording: Recording): number[] {
+  const range = /^(\d+)(?:-(\d+))?$/.exec(values.seeds ?? '');
+  if (values.seeds !== undefined && range === null) {
+    throw new Error(`--seeds takes A or A-B, not "${values.seeds}"`);
+  }
+  const first = Number(range?.[1] ?? 0);
+  const last = Number(range?.[2] ?? range?.[1] ?? Infinity);
+  return [...recording.keys()].filter((seed) => seed >= first && seed <= last);
+}
+
+type Ours = {
+  readonly seeds: Map<number, readonly string[]>;
+  /** seeds at which the run ended badly, and what was said */
+  readonly broken: Map<number, string>;
+};
+
+function complaint(run: Run): string {
+  const how = run.timedOut ? `hangs (${LIMIT_SECONDS} s)` : `status ${run.status ?? 'signal'}`;
+  return `${how}${run.errors.trim() === '' ? '' : `: ${run.errors.trim().slice(-600)}`}`;
+}
+
+/** Runs a stretch; a seed that ends the run is noted, and the rest run without it. */
+async function runStretch(
+  profile: string,
+  [first, last]: [number, number],
+  ours: Ours,
+): Promise<void> {
+  let silent = 0;
+  for (let next = first; next <= last;) {
+    const command = [abifuzz, String(next), String(last), String(STEPS), profile];
+    const begun = next;
+    const run = await runClient(command, {
+      limitSeconds: LIMIT_SECONDS,
+      onOutput: (text) => {
+        const seed = /.*== seed (\d+)/s.exec(text)?.[1];
+        if (seed !== undefined) line.show(`profile ${profile}: seed ${seed}`);
+      },
+    });
+    const seeds = parseRecording(run.output);
+    for (const [seed, lines] of seeds) ours.seeds.set(seed, lines);
+    if (run.status === 0) return;
+    // Output comes seed by seed, so the one that failed is the first of which nothing was seen.
+    const failed = Math.min(begun + seeds.size, last);
+    ours.broken.set(failed, complaint(run));
+    if (seeds.size === 0 && ++silent === GIVE_UP) return;
+    next = begun + seeds.size + 1;
+  }
+}
+
+type Event = { readonly syscall?: string; readonly call?: string; readonly reason?: string };
+
+/** uiommu's reason for the call that a line tells of. */
+async function reasonFor(
+  profile: string,
+  seed: number,
+  lines: readonly string[],
+  at: number,
+): Promise<string> {
+  const index = ioctlOfLine(lines, at);
+  if (index === undefined) return 'no call';
+  const folder = mkdtempSync(join(tmpdir(), 'uiommu-oracle-'));
+  try {
+    const file = join(folder, 'trace.jsonl');
+    const command = [abifuzz, String(seed), String(seed), String(STEPS), profile];
+    const options = [`--trace=${file}`, '--json'];
+    await runClient(command, { limitSeconds: LIMIT_SECONDS, options });
+    if (!existsSync(file)) return 'no trace was written';
+    const events = readFileSync(file, 'utf8')
+      .split('\n')
+      .filter((text) => text !== '')
+      .map((text) => JSON.parse(text) as Event)
+      .filter(({ syscall }) => syscall === 'ioctl');
+    const event = events[index];
+    if (event === undefined) return `the trace has only ${events.length} ioctls`;
+    return `${event.call ?? 'unknown ioctl'}: ${event.reason ?? 'no refusal'}`;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+async function showDifference(
+  profile: string,
+  seed: number,
+  lines: readonly string[],
+  difference: Difference,
+): Promise<void> {
+  const { line: at, recorded, ours } = difference;
+  const reason = await reasonFor(profile, seed, lines, at);
+  line.clear();
+  console.log(`profile ${profile} seed ${seed} line ${at + 1}`);
+  console.log(`  Linux   ${recorded ?? '(ends here)'}`);
+  console.log(`  uiommu  ${ours ?? '(ends here)'}`);
+  console.log(`  reason  ${reason}`);
+}
+
+/** @returns whether the floor is reached */
+async function compareProfile(profile: string, file: string): Promise<boolean> {
+  const recording = parseRecording(gunzipSync(readFileSync(file)).toString());
+  const wanted = wantedSeeds(recording);
+  const ours: Ours = { seeds: new Map(), broken: new Map() };
+  for (const stretch of stretches(wanted)) await runStretch(profile, stretch, ours);
+  let identical = 0;
+  let shown = 0;
+  for (const seed of wanted) {
+    const broken = ours.broken.get(seed);
+    const lines = ours.seeds.get(seed) ?? [];
+    const difference = firstDifference(recording.get(seed) ?? [], lines);
+    if (broken !== undefined) {
+      line.clear();
+      console.log(`profile ${profile} seed ${seed} broke off: ${broken}`);
+    } else if (difference === undefined) {
+      identical++;
+    } else if (shown++ < SHOWN || values.verbose) {
+      await showDifference(profile, seed, lines, difference);
+    }
+  }
+  line.clear();
+  if (shown > SHOWN && !values.verbose) console.log(`(${shown - SHOWN} more; --verbose shows all)`);
+  console.log(`profile ${profile}: ${identical} of ${wanted.length} identical`);
+  const floor = values.seeds === undefined ? (floors.get(profile) ?? 0) : 0;
+  if (identical < floor) console.log(`profile ${profile}: below the floor of ${floor}`);
+  return identical >= floor && ours.broken.size === 0;
+}
+
+const checkedIn = JSON.parse(
+  readFileSync(join(ROOT, 'scripts', 'oracle-floor.json'), 'utf8'),
+) as Record<string, number>;
+const floors = new Map([
+  ...Object.entries(checkedIn),
+  ...values.floor.map((text): [string, number] => {
+    const [profile = '', count = ''] = text.split('=');
+    return [profile, Number(count)];
+  }),
+]);
+
+function whySkipped(): string | undefined {
+  if (!existsSync(directory)) return `${directory} does not exist`;
+  if (!existsSync(abifuzz)) return `${directory} has no abifuzz`;
+  if (process.arch !== 'x64') return `abifuzz is a program for x86-64, this is ${process.arch}`;
+  return undefined;
+}
+
+const skipped = whySkipped();
+if (skipped !== undefined) {
+  console.log(`SKIPPED oracle: ${skipped}`);
+} else {
+  let good = true;
+  for (const name of readdirSync(directory).sort()) {
+    const profile = /^profile(\d+)\.txt\.gz$/.exec(name)?.[1];
+    if (profile === undefined) continue;
+    if (values.profile !== undefined && !values.profile.includes(profile)) continue;
+    good = (await compareProfile(profile, join(directory, name))) && good;
+  }
+  process.exitCode = good ? 0 : 1;
+}

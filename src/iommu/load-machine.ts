@@ -1,0 +1,51 @@
+/**
+ * A machine from its file, with its groups checked: what every command and every program of ours loads machines with.
+ */
+import { readMachineFile } from '../machine/machine-file.ts';
+import type { Machine } from '../machine/machine.ts';
+import type { PciDevice } from '../machine/pci/device.ts';
+import { GroupFormer } from './group-former.ts';
+import { explainMerge } from './why.ts';
+
+/**
+ * Loads a machine file.
+ * @param text YAML; docs/machine-file.md
+ * @param name for messages, usually the file's name
+ * @returns the machine; in a capture, the groups stay those of its kernel
+ * @throws InputError with one line for each problem: where, what was expected, the nearest right word
+ */
+export function loadMachine(text: string, name: string): Machine {
+  const { machine, problems, groupPlaces } = readMachineFile(text, name);
+  if (machine.source === 'capture') return machine;
+  const former = formGroups(machine);
+  for (const [device, place] of groupPlaces) {
+    const group = former.groupOf(device);
+    const claimed = device.facts.recordedGroup;
+    if (claimed === undefined || group?.id === claimed) continue;
+    problems.add(place, contradiction(device, claimed, former));
+  }
+  problems.throwIfAny();
+  return machine;
+}
+
+/** The groups of all devices of `machine` that an IOMMU translates for, in the order in which Linux found them. */
+export function formGroups(machine: Machine): GroupFormer {
+  const former = new GroupFormer();
+  for (const device of machine.devices) {
+    if (machine.iommuOf(device) !== undefined) former.add(device);
+  }
+  return former;
+}
+
+function contradiction(device: PciDevice, claimed: number, former: GroupFormer): string {
+  const group = former.groupOf(device);
+  if (group === undefined) {
+    return `${device.name} has no group, because no IOMMU translates for it; expected no "group"`;
+  }
+  const merge = former.mergeOf(device);
+  const reason =
+    merge === undefined
+      ? `nothing ties it to a device of group ${claimed}`
+      : explainMerge(device, merge).sentence;
+  return `${device.name} cannot be in group ${claimed}: ${reason}; expected group ${group.id}`;
+}
