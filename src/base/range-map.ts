@@ -173,7 +173,10 @@ export class RangeMap<T extends Span> {
     const index = this.#index - 1;
     const next = leaves.from(leaf, index + 1);
     if (next !== NONE) {
-      const gap = leaves.gap(leaves.before(leaf, index), next);
+      // Measured from the start of the item before, whose end would cost a look at other memory: too wide, never too small.
+      const before = leaves.before(leaf, index);
+      const start = before === NONE ? 0 : Math.floor(leaves.keys[before]!);
+      const gap = Math.ceil(leaves.keys[next]!) - start;
       const holder = Math.floor(next / FANOUT);
       if (gap > leaves.gaps[holder]!) this.#raise(holder, gap);
     }
@@ -277,25 +280,30 @@ export class RangeMap<T extends Span> {
    */
   #seek(page: number, offset: number): number {
     const leaves = this.#leaves;
-    const { keys } = leaves;
     const key = keyOf(page, offset);
     let leaf = this.#leaf;
     if (!this.#covers(leaf, key)) leaf = this.#descend(key);
-    let index = upperBound(keys, leaf * FANOUT, key);
-    if (offset !== 0) {
-      // Items that start within the same page have equal keys, and may go on in the leaf before.
-      for (;;) {
-        const position = leaves.before(leaf, index);
-        if (position === NONE || keys[position] !== key) break;
-        const after = leaves.itemAt(position)!.firstOffset > offset;
-        if (index === 0) leaf = leaves.previous[leaf]!;
-        index = (position % FANOUT) + (after ? 0 : 1);
-        if (!after) break;
-      }
-    }
+    const index = upperBound(leaves.keys, leaf * FANOUT, key);
     this.#leaf = leaf;
     this.#index = index;
-    return leaves.before(leaf, index);
+    const position = leaves.before(leaf, index);
+    return offset === 0 ? position : this.#seekWithin(position, key, offset);
+  }
+
+  /** Goes on from where #seek is: items that start within the same page have equal keys, maybe in the leaf before too. */
+  #seekWithin(from: number, key: number, offset: number): number {
+    const leaves = this.#leaves;
+    let position = from;
+    while (position !== NONE && leaves.keys[position] === key) {
+      const leaf = Math.floor(position / FANOUT);
+      const index = position % FANOUT;
+      this.#leaf = leaf;
+      this.#index = index + 1;
+      if (leaves.itemAt(position)!.firstOffset <= offset) break;
+      this.#index = index;
+      position = leaves.before(leaf, index);
+    }
+    return position;
   }
 
   /** The position in the leaves of the lowest item that ends at or after the given one, or NONE. */
