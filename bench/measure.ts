@@ -1,0 +1,117 @@
+/**
+ * What the benchmarks share: promises as ratios, measured so that a busy machine does not decide them.
+ *
+ * A subject and its baseline run alternately in short slices within one process, and the fastest slices of each are
+ * compared: whatever else the machine does only adds time. tinybench runs its tasks one after the other, so that a busy
+ * minute falls on one of them alone.
+ */
+import { performance } from 'node:perf_hooks';
+
+/** One number of SPECIFICATION.md. */
+export type Figure = {
+  readonly name: string;
+  readonly value: number;
+  /** "times" for ratios, "ns", "ms" … */
+  readonly unit: string;
+  /** the promise: at most this; absent for a number that only informs */
+  readonly atMost?: number;
+  /** what it was made from */
+  readonly detail?: string;
+};
+
+/** A benchmark cannot run here; the reason is for people. */
+export type Skip = { readonly skip: string };
+
+/** What a file of bench/ exports as `benches`. */
+export type Bench = { readonly name: string; run(): Figure[] | Skip | Promise<Figure[] | Skip> };
+
+/** Does `count` operations; the result keeps the compiler from dropping them. */
+export type Slice = (count: number) => number;
+
+export type Timed = { readonly subject: number; readonly baseline: number };
+
+const ROUNDS = 25;
+// Of ascending times: not the very first, which may be a lucky one.
+const FAST = 2;
+
+let kept = 0;
+
+function nanoseconds(slice: Slice, count: number): number {
+  const start = performance.now();
+  kept += slice(count);
+  return ((performance.now() - start) * 1e6) / count;
+}
+
+function fast(times: readonly number[]): number {
+  return [...times].sort((a, b) => a - b)[FAST] ?? NaN;
+}
+
+/** Nanoseconds an operation of several things, measured in turns. */
+export function compareAll(slices: readonly Slice[], count: number, rounds = ROUNDS): number[] {
+  const times: number[][] = slices.map(() => []);
+  for (let round = 0; round < rounds; round++) {
+    slices.forEach((slice, i) => times[i]?.push(nanoseconds(slice, count)));
+  }
+  if (Number.isNaN(kept)) throw new Error('a benchmark computed nothing');
+  return times.map(fast);
+}
+
+/** Nanoseconds an operation of a subject and its baseline, measured in turns. */
+export function compare(
+  pair: { readonly subject: Slice; readonly baseline: Slice },
+  count: number,
+  rounds = ROUNDS,
+): Timed {
+  const [subject = NaN, baseline = NaN] = compareAll([pair.subject, pair.baseline], count, rounds);
+  return { subject, baseline };
+}
+
+export function ratioFigure(name: string, timed: Timed, atMost?: number): Figure {
+  const { subject, baseline } = timed;
+  const figure = {
+    name,
+    value: subject / baseline,
+    unit: 'times',
+    detail: `${subject.toFixed(0)} ns against ${baseline.toFixed(0)} ns`,
+  };
+  return atMost === undefined ? figure : { ...figure, atMost };
+}
+
+/** How much more the subject grew than its baseline did, from the first measurement to the last. */
+export function growthFigure(name: string, series: readonly Timed[], atMost: number): Figure {
+  const ratios = series.map(({ subject, baseline }) => subject / baseline);
+  const value = (ratios.at(-1) ?? NaN) / (ratios[0] ?? NaN);
+  const detail = `ratios ${ratios.map((ratio) => ratio.toFixed(2)).join(', ')}`;
+  return { name, value, unit: 'times', atMost, detail };
+}
+
+/** Numbers that look random, the same for the same seed (mulberry32): from 0 up to, not including, 2^32. */
+export function numbers(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return (t ^ (t >>> 14)) >>> 0;
+  };
+}
+
+/** Different page numbers, scattered over the 48 bits of address that IOMMUs translate, in no order. */
+export function scatteredPages(count: number, seed: number): number[] {
+  const next = numbers(seed);
+  const pages = new Set<number>();
+  while (pages.size < count) pages.add((next() % 2 ** 31) * 32 + (next() % 32) + 1);
+  return [...pages];
+}
+
+/** The plain baseline for a lookup: index of the last key that is not greater, -1 if there is none. */
+export function binarySearch(sorted: Float64Array, key: number): number {
+  let low = 0;
+  let high = sorted.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((sorted[middle] ?? NaN) <= key) low = middle + 1;
+    else high = middle;
+  }
+  return low - 1;
+}
