@@ -23,15 +23,21 @@ function inTree(root: string): KernelHeaders | undefined {
     : undefined;
 }
 
-/** undefined where there are none. */
-export function kernelHeaders(): KernelHeaders | undefined {
+/** The kernel source tree that there is; undefined where there is none. */
+export function kernelTree(): string | undefined {
   const given = process.env['UIOMMU_KERNEL_HEADERS'];
-  if (given !== undefined) return inTree(given);
+  if (given !== undefined) return inTree(given) === undefined ? undefined : given;
   const cache = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'uiommu');
   if (!existsSync(cache)) return undefined;
   return readdirSync(cache)
     .filter((name) => name.startsWith('linux-source-'))
     .sort(new Intl.Collator('en', { numeric: true }).compare)
-    .map((name) => inTree(join(cache, name)))
-    .findLast((found) => found !== undefined);
+    .map((name) => join(cache, name))
+    .findLast((root) => inTree(root) !== undefined);
+}
+
+/** undefined where there are none. */
+export function kernelHeaders(): KernelHeaders | undefined {
+  const root = kernelTree();
+  return root === undefined ? undefined : inTree(root);
 }
