@@ -6,7 +6,8 @@
  * For each profileN.txt.gz in DIR (default: ../shared/oracle beside the repository, or UIOMMU_SHARED/oracle), DIR/abifuzz
  * runs under `uiommu run` for the seeds that the file holds. Of each seed that differs the first differing line is printed
  * with uiommu's reason, which comes from a trace of that seed alone. Exit status 1 if a profile has fewer identical seeds
- * than its floor (oracle-floor.json, or --floor) or uiommu fails; 0 otherwise and where there is nothing to compare with.
+ * than its floor (oracle-floor.json, or --floor) or uiommu fails; 2 if the DIR given is not one; 0 otherwise, and where there
+ * is nothing to compare with.
  */
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -133,33 +134,47 @@ async function showDifference(
   console.log(`  reason  ${reason}`);
 }
 
+type Tally = { identical: number; differing: number; notRun: number };
+
+async function compareSeed(
+  profile: string,
+  seed: number,
+  { recording, ours, tally }: { recording: Recording; ours: Ours; tally: Tally },
+): Promise<void> {
+  const broken = ours.broken.get(seed);
+  const lines = ours.seeds.get(seed);
+  if (broken !== undefined) {
+    line.clear();
+    console.log(`profile ${profile} seed ${seed} broke off: ${broken}`);
+    return;
+  }
+  if (lines === undefined) {
+    tally.notRun++;
+    return;
+  }
+  const difference = firstDifference(recording.get(seed) ?? [], lines);
+  if (difference === undefined) tally.identical++;
+  else if (tally.differing++ < SHOWN || values.verbose) {
+    await showDifference(profile, seed, lines, difference);
+  }
+}
+
 /** @returns whether the floor is reached */
 async function compareProfile(profile: string, file: string): Promise<boolean> {
   const recording = parseRecording(gunzipSync(readFileSync(file)).toString());
   const wanted = wantedSeeds(recording);
   const ours: Ours = { seeds: new Map(), broken: new Map() };
   for (const stretch of stretches(wanted)) await runStretch(profile, stretch, ours);
-  let identical = 0;
-  let shown = 0;
-  for (const seed of wanted) {
-    const broken = ours.broken.get(seed);
-    const lines = ours.seeds.get(seed) ?? [];
-    const difference = firstDifference(recording.get(seed) ?? [], lines);
-    if (broken !== undefined) {
-      line.clear();
-      console.log(`profile ${profile} seed ${seed} broke off: ${broken}`);
-    } else if (difference === undefined) {
-      identical++;
-    } else if (shown++ < SHOWN || values.verbose) {
-      await showDifference(profile, seed, lines, difference);
-    }
-  }
+  const tally = { identical: 0, differing: 0, notRun: 0 };
+  for (const seed of wanted) await compareSeed(profile, seed, { recording, ours, tally });
   line.clear();
-  if (shown > SHOWN && !values.verbose) console.log(`(${shown - SHOWN} more; --verbose shows all)`);
-  console.log(`profile ${profile}: ${identical} of ${wanted.length} identical`);
+  const hidden = values.verbose ? 0 : tally.differing - SHOWN;
+  if (hidden > 0) console.log(`(${hidden} more differ; --verbose shows all)`);
+  if (tally.notRun > 0) console.log(`profile ${profile}: ${tally.notRun} seeds were not run`);
+  console.log(`profile ${profile}: ${tally.identical} of ${wanted.length} identical`);
   const floor = values.seeds === undefined ? (floors.get(profile) ?? 0) : 0;
-  if (identical < floor) console.log(`profile ${profile}: below the floor of ${floor}`);
-  return identical >= floor && ours.broken.size === 0;
+  if (tally.identical < floor) console.log(`profile ${profile}: below the floor of ${floor}`);
+  return tally.identical >= floor && ours.broken.size === 0 && tally.notRun === 0;
 }
 
 const checkedIn = JSON.parse(
@@ -181,7 +196,10 @@ function whySkipped(): string | undefined {
 }
 
 const skipped = whySkipped();
-if (skipped !== undefined) {
+if (skipped !== undefined && positionals.length > 0) {
+  console.error(`oracle: ${skipped}`);
+  process.exitCode = 2;
+} else if (skipped !== undefined) {
   console.log(`SKIPPED oracle: ${skipped}`);
 } else {
   let good = true;

@@ -37,7 +37,10 @@ async function programsFolder(): Promise<string> {
   const given = process.env['SELFTESTS'];
   if (given !== undefined && given !== '') {
     const missing = PROGRAMS.filter((name) => !existsSync(join(given, name)));
-    if (missing.length > 0) throw new Skipped(`${given} has no ${missing.join(' and no ')}`);
+    if (missing.length > 0) {
+      console.error(`selftests: SELFTESTS=${given} has no ${missing.join(' and no ')}`);
+      process.exit(2);
+    }
     return resolve(given);
   }
   const tree = await kernelTree(line, values.update);
