@@ -1,7 +1,8 @@
 /** The command line: finds the subcommand, shows help, turns wrong usage into one message and exit status 2. */
 import { UsageError, type Command } from './command.ts';
+import { runCommand } from './commands/run.ts';
 
-const COMMANDS: readonly Command[] = [];
+const COMMANDS: readonly Command[] = [runCommand];
 
 function overview(): string {
   const width = Math.max(4, ...COMMANDS.map(({ name }) => name.length));

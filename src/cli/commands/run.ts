@@ -1,0 +1,216 @@
+/** `uiommu run`: an unmodified program on a machine made of software. */
+import { closeSync, openSync, writeSync } from 'node:fs';
+
+import { bootMachine, BUILT_IN_MACHINES } from '../../kernel/machines.ts';
+import type { Kernel } from '../../kernel/kernel.ts';
+import type { CallEvent, Observer } from '../../supervisor/observer.ts';
+import type { RunOptions, RunResult } from '../../supervisor/supervisor.ts';
+import { UsageError, type Command } from '../command.ts';
+
+const HELP = `usage: uiommu run [OPTIONS] [--] PROGRAM [ARGUMENTS]
+
+Runs an unmodified program on a machine made of software: it finds /dev/iommu there, whatever this computer has.
+No root is needed, nothing is installed. Standard input, output and terminal are the program's own; the exit status is
+the program's, 128+N if signal N killed it, 125 if uiommu itself failed. Programs that it leaves in the background are waited for.
+
+  -m, --machine NAME   the machine (default: selftest). Built in: ${BUILT_IN_MACHINES.join(', ')}
+      --trace[=FILE]   print each call to the machine, decoded, with the reason of every refusal
+      --json           the trace as JSON, one object a line
+      --summary        say at the end what happened
+      --check          look at all invariants after each call (slow; finds bugs of uiommu)
+      --as-root        on the machine the program counts as root: all capabilities, no limit on pinned memory
+
+Traces go to standard error unless a FILE is given.
+
+examples:
+  uiommu run --trace -- ./my-vmm --device 0000:01:00.0
+  uiommu run -m selftest --trace=calls.txt --summary -- ./iommufd
+  uiommu run -- sh -c 'ls -l /dev/iommu'
+`;
+
+type Options = {
+  machine: string;
+  /** undefined: no trace; '': standard error */
+  trace: string | undefined;
+  json: boolean;
+  summary: boolean;
+  check: boolean;
+  asRoot: boolean;
+  argv: readonly string[];
+};
+
+function parse(args: readonly string[]): Options {
+  const options: Options = {
+    machine: 'selftest',
+    trace: undefined,
+    json: false,
+    summary: false,
+    check: false,
+    asRoot: false,
+    argv: [],
+  };
+  let at = 0;
+  for (; at < args.length && args[at]?.startsWith('-') === true && args[at] !== '--'; at++) {
+    const [name = '', ...rest] = (args[at] ?? '').split('=');
+    const value = rest.length > 0 ? rest.join('=') : undefined;
+    if (name === '-m' || name === '--machine') {
+      const machine = value ?? args[++at];
+      if (machine === undefined || machine === '') {
+        throw new UsageError(`run: ${name} needs the name of a machine`);
+      }
+      options.machine = machine;
+    } else {
+      setFlag(options, name, value);
+    }
+  }
+  if (args[at] === '--') at++;
+  options.argv = args.slice(at);
+  if (options.argv.length === 0) {
+    throw new UsageError(
+      'run: no program given; usage: uiommu run [OPTIONS] [--] PROGRAM [ARGUMENTS]',
+    );
+  }
+  return options;
+}
+
+function setFlag(options: Options, name: string, value: string | undefined): void {
+  if (name === '--trace') {
+    options.trace = value ?? options.trace ?? '';
+    return;
+  }
+  if (value !== undefined) throw new UsageError(`run: ${name} takes no value`);
+  switch (name) {
+    case '--json':
+      options.json = true;
+      options.trace ??= '';
+      return;
+    case '--summary':
+      options.summary = true;
+      return;
+    case '--check':
+      options.check = true;
+      return;
+    case '--as-root':
+      options.asRoot = true;
+      return;
+    default:
+      throw new UsageError(`run: unknown option ${name}; "uiommu help run" lists the options`);
+  }
+}
+
+function boot({ machine, check }: Options): Kernel {
+  const kernel = bootMachine(machine, { check });
+  if (kernel !== undefined) return kernel;
+  throw new UsageError(`run: no machine "${machine}"; built in: ${BUILT_IN_MACHINES.join(', ')}`);
+}
+
+// Written at once and in order with what the program writes itself; a full pipe is waited for.
+function writeAll(fd: number, text: string): void {
+  let bytes = Buffer.from(text);
+  while (bytes.length > 0) {
+    try {
+      bytes = bytes.subarray(writeSync(fd, bytes));
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code === 'EPIPE') return;
+      if (code !== 'EAGAIN') throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+    }
+  }
+}
+
+const STDERR = 2;
+
+/** Writes events as they happen. */
+class TraceWriter implements Observer {
+  readonly #fd: number;
+  readonly #line: (event: CallEvent, withPid: boolean) => string;
+  readonly #pids = new Set<number>();
+
+  constructor(fd: number, line: (event: CallEvent, withPid: boolean) => string) {
+    this.#fd = fd;
+    this.#line = line;
+  }
+
+  call(event: CallEvent): void {
+    this.#pids.add(event.pid);
+    writeAll(this.#fd, `${this.#line(event, this.#pids.size > 1)}\n`);
+  }
+
+  released(): void {
+    // close is the kernel's own business, like all calls that are not the machine's
+  }
+}
+
+function both(observers: readonly Observer[]): Observer | undefined {
+  const [first, second] = observers;
+  if (first === undefined || second === undefined) return first;
+  return {
+    call: (event) => {
+      for (const observer of observers) observer.call(event);
+    },
+    released: (name) => {
+      for (const observer of observers) observer.released(name);
+    },
+  };
+}
+
+function openTrace(path: string): number {
+  try {
+    return path === '' ? STDERR : openSync(path, 'w');
+  } catch (error) {
+    throw new UsageError(`run: cannot write the trace: ${(error as Error).message}`);
+  }
+}
+
+// Told apart from the program's own failures as far as one number can, the way env, timeout and container tools do it.
+const OWN_FAILURE = 125;
+
+async function supervise(options: RunOptions): Promise<RunResult | undefined> {
+  const supervisor = await import('../../supervisor/supervisor.ts');
+  try {
+    return await supervisor.Supervisor.run(options);
+  } catch (error) {
+    const known =
+      error instanceof supervisor.UnsupportedError || error instanceof supervisor.EngineError;
+    if (!known) throw error;
+    writeAll(STDERR, `uiommu: ${error.message}\n`);
+    return undefined;
+  }
+}
+
+async function run(args: readonly string[]): Promise<number> {
+  const options = parse(args);
+  const kernel = boot(options);
+  const observers: Observer[] = [];
+  let traceFile: number | undefined;
+  if (options.trace !== undefined) {
+    const format = await import('../../supervisor/trace-format.ts');
+    traceFile = openTrace(options.trace);
+    observers.push(new TraceWriter(traceFile, options.json ? format.eventJson : format.eventText));
+  }
+  const summary = options.summary
+    ? new (await import('../../supervisor/summary.ts')).Summary()
+    : undefined;
+  if (summary !== undefined) observers.push(summary);
+  const observer = both(observers);
+  const result = await supervise({
+    argv: options.argv,
+    kernel,
+    asRoot: options.asRoot,
+    ...(observer === undefined ? {} : { observer }),
+  });
+  if (result === undefined) return OWN_FAILURE;
+  const { status, leaks } = result;
+  if (traceFile !== undefined && traceFile !== STDERR) closeSync(traceFile);
+  if (summary !== undefined) writeAll(STDERR, summary.text(status, leaks));
+  else for (const leak of leaks) writeAll(STDERR, `uiommu: left behind: ${leak}\n`);
+  return status;
+}
+
+export const runCommand: Command = {
+  name: 'run',
+  summary: 'run an unmodified program on a machine made of software',
+  help: HELP,
+  run,
+};

@@ -1,0 +1,209 @@
+/** Files of this process: identity, memfds, pipes, notification of last use. Answers are values or negative errnos. */
+import { allocate } from './arena.ts';
+import { sys, sys6, type Word } from './libc.ts';
+import { AT_FDCWD, NR, O_CLOEXEC } from './numbers.ts';
+
+const PATH_MAX = 4096;
+const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+const IN_NONBLOCK_CLOEXEC = 0o2004000;
+const IN_DELETE_SELF = 0x400;
+const IN_IGNORED = 0x8000;
+
+const path = allocate(PATH_MAX + 8);
+const status = allocate(144);
+const statusWords = new Uint32Array(status.bytes.buffer, status.bytes.byteOffset, 36);
+const encoder = new TextEncoder();
+
+function putPath(text: string): number {
+  const { written } = encoder.encodeInto(text, path.bytes.subarray(0, PATH_MAX));
+  path.bytes[written] = 0;
+  return path.address;
+}
+
+function putNumber(value: number): number {
+  if (value < 0) return putPath(String(value));
+  let digits = 1;
+  for (let rest = value; rest >= 10; rest = Math.floor(rest / 10)) digits++;
+  path.bytes[digits] = 0;
+  for (let rest = value, at = digits - 1; at >= 0; at--, rest = Math.floor(rest / 10)) {
+    path.bytes[at] = 48 + (rest % 10);
+  }
+  return path.address;
+}
+
+/** Who a file is: the same pair for all descriptors of one inode. Reused by the next question: copy what must stay. */
+export const identity = { device: 0, inode: 0, mode: 0, size: 0 };
+
+function identify(result: number): number {
+  if (result < 0) return result;
+  identity.device = (statusWords[0] ?? 0) + (statusWords[1] ?? 0) * 2 ** 32;
+  identity.inode = (statusWords[2] ?? 0) + (statusWords[3] ?? 0) * 2 ** 32;
+  identity.mode = statusWords[6] ?? 0;
+  identity.size = (statusWords[12] ?? 0) + (statusWords[13] ?? 0) * 2 ** 32;
+  return 0;
+}
+
+/** Fills {@link identity} for the entry named `number` of a directory that is open (of /proc/PID/fd). */
+export function identifyEntry(directory: number, number: number): number {
+  return identify(sys6(NR.newfstatat, directory, putNumber(number), status.address, 0, 0, 0));
+}
+
+/** Fills {@link identity} for a path, symbolic links followed, relative to an open directory. */
+export function identifyPath(name: string, directory = AT_FDCWD): number {
+  return identify(sys6(NR.newfstatat, directory, putPath(name), status.address, 0, 0, 0));
+}
+
+/** Fills {@link identity} for an open descriptor. */
+export function identifyFile(fd: number): number {
+  return identify(sys(NR.fstat, fd, status.address));
+}
+
+/** Opens a path; close-on-exec. */
+export function openPath(name: string, flags: number, directory = AT_FDCWD): number {
+  return sys(NR.openat, directory, putPath(name), flags | O_CLOEXEC, 0);
+}
+
+export function closeFile(fd: number): void {
+  sys(NR.close, fd);
+}
+
+export function createMemfd(name: string): number {
+  return sys(NR.memfd_create, putPath(name), MFD_CLOEXEC | MFD_ALLOW_SEALING);
+}
+
+export function resizeFile(fd: number, length: number): number {
+  return sys(NR.ftruncate, fd, length);
+}
+
+/** A pipe whose ends are close-on-exec: [read end, write end], or a negative errno. */
+export function createPipe(): readonly [number, number] | number {
+  const ends = allocate(8);
+  const result = sys(NR.pipe2, ends.address, O_CLOEXEC);
+  return result < 0 ? result : [ends.view.getInt32(0, true), ends.view.getInt32(4, true)];
+}
+
+const TRANSFER = 1 << 18;
+const transfer = allocate(TRANSFER);
+
+/**
+ * Fills `into` from byte `offset` of a file.
+ * @returns bytes read, fewer at the end or at a hole in what can be read, or a negative errno if none could
+ */
+export function readAt(fd: number, into: Uint8Array, offset: number): number {
+  let done = 0;
+  while (done < into.length) {
+    const want = Math.min(TRANSFER, into.length - done);
+    const got = sys6(NR.pread64, fd, transfer.address, want, offset + done, 0, 0);
+    if (got <= 0) return done > 0 ? done : got;
+    into.set(transfer.bytes.subarray(0, got), done);
+    done += got;
+  }
+  return done;
+}
+
+/** Writes at byte `offset` of a file; answers like {@link readAt}. */
+export function writeAt(fd: number, bytes: Uint8Array, offset: number): number {
+  let done = 0;
+  while (done < bytes.length) {
+    const piece = bytes.subarray(done, done + TRANSFER);
+    transfer.bytes.set(piece);
+    const got = sys6(NR.pwrite64, fd, transfer.address, piece.length, offset + done, 0, 0);
+    if (got <= 0) return done > 0 ? done : got;
+    done += got;
+  }
+  return done;
+}
+
+/** One read(2) of at most 4096 bytes without a position. */
+export function readSome(fd: number, count: number): Uint8Array | number {
+  const got = sys(NR.read, fd, transfer.address, Math.min(count, 4096));
+  return got < 0 ? got : transfer.bytes.slice(0, got);
+}
+
+/** One byte into a pipe. */
+export function writeByte(fd: number): number {
+  transfer.bytes[0] = 0;
+  return sys(NR.write, fd, transfer.address, 1);
+}
+
+/** Tells when inodes go away: the last descriptor and the last mapping in whatever process. */
+export class InodeWatcher {
+  readonly fd: number;
+  readonly #events = allocate(4096);
+
+  constructor() {
+    this.fd = sys(NR.inotify_init1, IN_NONBLOCK_CLOEXEC);
+    if (this.fd < 0) {
+      throw new Error(
+        `no inotify instance (errno ${-this.fd}); fs.inotify.max_user_instances may be used up`,
+      );
+    }
+  }
+
+  /** @returns number of the watch, or a negative errno */
+  add(fd: number): number {
+    return sys(NR.inotify_add_watch, this.fd, putPath(`/proc/self/fd/${fd}`), IN_DELETE_SELF);
+  }
+
+  /** Calls back with the number of each watch whose inode has gone since the last time. */
+  drain(gone: (watch: number) => void): void {
+    for (;;) {
+      const length = sys6(NR.read, this.fd, this.#events.address, 4096, 0, 0, 0);
+      if (length <= 0) return;
+      const { view } = this.#events;
+      const ended: number[] = [];
+      for (let at = 0; at < length; at += 16 + view.getUint32(at + 12, true)) {
+        if ((view.getUint32(at + 4, true) & IN_IGNORED) !== 0) ended.push(view.getInt32(at, true));
+      }
+      ended.forEach(gone);
+    }
+  }
+}
+
+const EPOLL_CTL_ADD = 1;
+const EPOLL_CTL_DEL = 2;
+
+export const EPOLLIN = 1;
+export const EPOLLERR = 8;
+
+/** A set of descriptors that is itself one descriptor, readable when any of them is. */
+export class PollSet {
+  readonly fd: number;
+  readonly #event = allocate(16);
+  readonly #events = allocate(12 * 64);
+
+  constructor() {
+    this.fd = sys(NR.epoll_create1, O_CLOEXEC);
+    if (this.fd < 0) throw new Error(`no epoll instance: errno ${-this.fd}`);
+  }
+
+  /** @param events EPOLLIN; errors and hang-ups are always told */
+  add(fd: number, events: number): number {
+    // struct epoll_event is packed on x86-64: events at 0, data at 4.
+    this.#event.view.setUint32(0, events, true);
+    this.#event.view.setUint32(4, fd, true);
+    this.#event.view.setUint32(8, 0, true);
+    return sys(NR.epoll_ctl, this.fd, EPOLL_CTL_ADD, fd, this.#event.address);
+  }
+
+  remove(fd: number): void {
+    sys(NR.epoll_ctl, this.fd, EPOLL_CTL_DEL, fd, this.#event.address);
+  }
+
+  /** The descriptors that are ready now. */
+  ready(): number[] {
+    const count = sys6(NR.epoll_wait, this.fd, this.#events.address, 64, 0, 0, 0);
+    const fds: number[] = [];
+    for (let i = 0; i < count; i++) fds.push(this.#events.view.getUint32(12 * i + 4, true));
+    return fds;
+  }
+}
+
+/** What readlink says of a path relative to an open directory, or a negative errno. */
+export function readLink(name: string, directory = AT_FDCWD): string | number {
+  const got = sys(NR.readlinkat, directory, putPath(name), transfer.address, PATH_MAX);
+  return got < 0 ? got : new TextDecoder().decode(transfer.bytes.slice(0, got));
+}
+
+export type { Word };

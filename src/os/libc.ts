@@ -1,0 +1,59 @@
+/**
+ * libc through koffi: one entry for system calls, one for each function that is no system call. Nothing outside src/os
+ * knows koffi, so that another foreign-function interface can take its place here.
+ *
+ * Numbers and addresses go in as JavaScript numbers (user addresses are below 2^47) or bigints. Memory whose address is
+ * handed to the kernel lives in an Arena: the address of a Buffer would not keep the Buffer alive.
+ */
+import koffi from 'koffi';
+
+export type Word = number | bigint;
+
+const libc = koffi.load('libc.so.6');
+
+const raw = libc.func('syscall', 'long', [
+  'long',
+  'long',
+  'long',
+  'long',
+  'long',
+  'long',
+  'long',
+]) as unknown as (...words: Word[]) => number;
+
+/**
+ * One system call.
+ * @returns what the kernel answers: the value, or the negative errno
+ */
+export function sys(nr: number, a: Word = 0, b: Word = 0, c: Word = 0, ...rest: Word[]): number {
+  return sys6(nr, a, b, c, rest[0] ?? 0, rest[1] ?? 0, rest[2] ?? 0);
+}
+
+/** The same with all six arguments, for paths that must be lean. */
+export function sys6(nr: number, a: Word, b: Word, c: Word, d: Word, e: Word, f: Word): number {
+  const result = raw(nr, a, b, c, d, e, f);
+  // errno must be read at once: nothing may come between.
+  return result === -1 ? -koffi.errno() : result;
+}
+
+/** An ArrayBuffer over memory that the process has mapped; it must stay mapped for as long as the buffer is reachable. */
+export function viewMemory(address: Word, length: number): ArrayBuffer {
+  return koffi.view(BigInt(address), length);
+}
+
+export type Watch = { close(): void };
+
+// A handle that nobody references is collected, and polling stops without a word.
+const watches = new Set<Watch>();
+
+/** Calls back from the event loop, again and again, while `fd` is readable or hung up. */
+export function watchReadable(fd: number, callback: () => void): Watch {
+  const handle = koffi.node.poll(fd, { readable: true }, callback);
+  const watch = {
+    close(): void {
+      if (watches.delete(watch)) handle.close();
+    },
+  };
+  watches.add(watch);
+  return watch;
+}

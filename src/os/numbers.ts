@@ -1,0 +1,78 @@
+/** System call numbers and flags of Linux x86-64 (arch/x86/entry/syscalls/syscall_64.tbl, include/uapi). */
+
+export const NR = {
+  read: 0,
+  write: 1,
+  open: 2,
+  close: 3,
+  stat: 4,
+  fstat: 5,
+  lstat: 6,
+  poll: 7,
+  mmap: 9,
+  ioctl: 16,
+  pread64: 17,
+  pwrite64: 18,
+  readv: 19,
+  writev: 20,
+  access: 21,
+  dup: 32,
+  execve: 59,
+  kill: 62,
+  fcntl: 72,
+  ftruncate: 77,
+  creat: 85,
+  readlink: 89,
+  prctl: 157,
+  getxattr: 191,
+  lgetxattr: 192,
+  listxattr: 194,
+  llistxattr: 195,
+  exit_group: 231,
+  epoll_wait: 232,
+  epoll_ctl: 233,
+  openat: 257,
+  newfstatat: 262,
+  readlinkat: 267,
+  faccessat: 269,
+  epoll_create1: 291,
+  pipe2: 293,
+  inotify_init1: 294,
+  inotify_add_watch: 254,
+  preadv: 295,
+  pwritev: 296,
+  prlimit64: 302,
+  process_vm_readv: 310,
+  process_vm_writev: 311,
+  kcmp: 312,
+  seccomp: 317,
+  memfd_create: 319,
+  execveat: 322,
+  preadv2: 327,
+  pwritev2: 328,
+  statx: 332,
+  pidfd_send_signal: 424,
+  pidfd_open: 434,
+  openat2: 437,
+  faccessat2: 439,
+} as const;
+
+export const AT_FDCWD = -100;
+export const AT_SYMLINK_NOFOLLOW = 0x100;
+export const AT_EACCESS = 0x200;
+export const AT_SYMLINK_FOLLOW = 0x400;
+export const AT_NO_AUTOMOUNT = 0x800;
+export const AT_EMPTY_PATH = 0x1000;
+export const AT_STATX_SYNC_TYPE = 0x6000;
+
+export const O_RDONLY = 0;
+export const O_WRONLY = 1;
+export const O_RDWR = 2;
+export const O_ACCMODE = 3;
+export const O_CREAT = 0o100;
+export const O_EXCL = 0o200;
+export const O_NONBLOCK = 0o4000;
+export const O_DIRECTORY = 0o200000;
+export const O_NOFOLLOW = 0o400000;
+export const O_CLOEXEC = 0o2000000;
+export const O_PATH = 0o10000000;

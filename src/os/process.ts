@@ -1,0 +1,161 @@
+/** Other processes: their memory, mappings, limits and end. Answers are values or negative errnos. */
+import { allocate, type Block } from './arena.ts';
+import { sys, sys6 } from './libc.ts';
+import { NR } from './numbers.ts';
+
+/** The largest piece that {@link readMemory} and {@link writeMemory} move at once, in bytes. */
+export const PIECE = 1 << 18;
+
+const piece = allocate(PIECE);
+const local = allocate(16);
+const remote = allocate(16);
+local.view.setBigUint64(0, BigInt(piece.address), true);
+const localLength = new Uint32Array(local.bytes.buffer, local.bytes.byteOffset, 4);
+const remoteLength = new Uint32Array(remote.bytes.buffer, remote.bytes.byteOffset, 4);
+
+/** Where {@link readMemory} leaves its bytes and {@link writeMemory} takes them. */
+export const pieceBytes = piece.bytes;
+export const pieceView = piece.view;
+
+function move(nr: number, tid: number, address: bigint, length: number): number {
+  localLength[2] = length;
+  remoteLength[2] = length;
+  remote.view.setBigUint64(0, address, true);
+  // process_vm_readv and process_vm_writev take the same arguments.
+  return sys6(nr, tid, local.address, 1, remote.address, 1, 0);
+}
+
+/** Copies at most PIECE bytes of a thread's memory to {@link pieceBytes}; page protections hold. */
+export function readMemory(tid: number, address: bigint, length: number): number {
+  return move(NR.process_vm_readv, tid, address, length);
+}
+
+/** Copies at most PIECE bytes from {@link pieceBytes} to a thread's memory; page protections hold. */
+export function writeMemory(tid: number, address: bigint, length: number): number {
+  return move(NR.process_vm_writev, tid, address, length);
+}
+
+/** The same process's descriptor, readable when it has ended; it cannot come to mean another process. */
+export function openProcess(pid: number): number {
+  return sys(NR.pidfd_open, pid, 0);
+}
+
+export function signalProcess(pidfd: number, signal: number): number {
+  return sys(NR.pidfd_send_signal, pidfd, signal, 0, 0);
+}
+
+export function signalPid(pid: number, signal: number): number {
+  return sys(NR.kill, pid, signal);
+}
+
+const KCMP_VM = 1;
+
+/** 0 if two processes share one address space, 1 or 2 if not, negative errno where this may not be asked. */
+export function compareAddressSpaces(pid: number, other: number): number {
+  return sys(NR.kcmp, pid, other, KCMP_VM, 0, 0);
+}
+
+const RLIMIT_NOFILE = 7;
+const RLIMIT_MEMLOCK = 8;
+const limits = allocate(16);
+
+function softLimit(pid: number, resource: number): number {
+  if (sys(NR.prlimit64, pid, resource, 0, limits.address) < 0) return Infinity;
+  const soft = limits.view.getBigUint64(0, true);
+  return soft === 0xffff_ffff_ffff_ffffn ? Infinity : Number(soft);
+}
+
+/** RLIMIT_MEMLOCK of a process in bytes. */
+export function memlockLimit(pid: number): number {
+  return softLimit(pid, RLIMIT_MEMLOCK);
+}
+
+/** RLIMIT_NOFILE of a process. */
+export function fileLimit(pid: number): number {
+  return softLimit(pid, RLIMIT_NOFILE);
+}
+
+/** One mapping of an address space. */
+export type Mapping = {
+  readonly start: number;
+  readonly end: number;
+  readonly readable: boolean;
+  readonly writable: boolean;
+  readonly shared: boolean;
+  /** byte in the file that `start` shows */
+  readonly offset: number;
+  readonly inode: number;
+  /** as {@link deviceNumber} gives it; identity of a file is (device, inode) */
+  readonly device: number;
+  /** in bytes */
+  readonly pageSize: number;
+  readonly name: string;
+};
+
+/** Major and minor as stat(2) shows them in one number. */
+export function deviceNumber(major: number, minor: number): number {
+  return ((minor & 0xff) | ((major & 0xfff) << 8) | ((minor & ~0xff) << 12)) >>> 0;
+}
+
+const PROCMAP_QUERY = 0xc0686611;
+const QUERY_SIZE = 104;
+const NAME_SIZE = 512;
+const READABLE = 1;
+const WRITABLE = 2;
+const SHARED = 8;
+
+let query: Block | undefined;
+
+/**
+ * The mapping that holds an address, asked of an open /proc/PID/maps (which stays with the address space it was opened on).
+ * @returns undefined if nothing is mapped there; negative errno: ESRCH for an address space that has gone, ENOTTY for a
+ * kernel that cannot be asked (before Linux 6.11)
+ */
+export function queryMapping(maps: number, address: number): Mapping | undefined | number {
+  query ??= allocate(QUERY_SIZE + NAME_SIZE);
+  const { view, bytes } = query;
+  bytes.fill(0, 0, QUERY_SIZE);
+  view.setBigUint64(0, BigInt(QUERY_SIZE), true);
+  view.setBigUint64(16, BigInt(address), true);
+  view.setUint32(80, NAME_SIZE, true);
+  view.setBigUint64(88, BigInt(query.address + QUERY_SIZE), true);
+  const result = sys(NR.ioctl, maps, PROCMAP_QUERY, query.address);
+  if (result === -2) return undefined;
+  if (result < 0) return result;
+  const flags = Number(view.getBigUint64(40, true));
+  const nameLength = view.getUint32(80, true);
+  return {
+    start: Number(view.getBigUint64(24, true)),
+    end: Number(view.getBigUint64(32, true)),
+    readable: (flags & READABLE) !== 0,
+    writable: (flags & WRITABLE) !== 0,
+    shared: (flags & SHARED) !== 0,
+    offset: Number(view.getBigUint64(56, true)),
+    inode: Number(view.getBigUint64(64, true)),
+    device: deviceNumber(view.getUint32(72, true), view.getUint32(76, true)),
+    pageSize: Number(view.getBigUint64(48, true)),
+    name: Buffer.from(bytes.slice(QUERY_SIZE, QUERY_SIZE + Math.max(0, nameLength - 1))).toString(),
+  };
+}
+
+/** One line of /proc/PID/maps; undefined for what is none. */
+export function parseMapping(line: string): Mapping | undefined {
+  const match =
+    /^([0-9a-f]+)-([0-9a-f]+) (.)(.).(.) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)$/.exec(
+      line,
+    );
+  if (match === null) return undefined;
+  const [, start = '', end = '', read, write, share, offset = '', major = '', minor = ''] = match;
+  return {
+    start: parseInt(start, 16),
+    end: parseInt(end, 16),
+    readable: read === 'r',
+    writable: write === 'w',
+    shared: share === 's',
+    offset: parseInt(offset, 16),
+    device: deviceNumber(parseInt(major, 16), parseInt(minor, 16)),
+    inode: Number(match[9]),
+    pageSize: 4096,
+    name: match[10] ?? '',
+  };
+}

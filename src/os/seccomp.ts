@@ -1,0 +1,192 @@
+/**
+ * seccomp user notification (include/uapi/linux/seccomp.h): installing a filter on the calling thread, and the listener
+ * through which its calls arrive and are answered. Waiting-killable notifications are required: without them a call that
+ * a signal interrupts after its arrival is delivered twice under SA_RESTART, and a map would be done twice. Synchronous
+ * wake-up is required too: without it an answer takes a scheduler tick in the bad case.
+ */
+import { allocate } from './arena.ts';
+import { sys, sys6 } from './libc.ts';
+import { NR } from './numbers.ts';
+
+const PR_SET_NO_NEW_PRIVS = 38;
+const SECCOMP_SET_MODE_FILTER = 1;
+const FILTER_NEW_LISTENER = 8;
+const FILTER_WAIT_KILLABLE_RECV = 32;
+const FILTER_SIZE = 8;
+
+const NOTIF_RECV = 0xc0502100;
+const NOTIF_SEND = 0xc0182101;
+const NOTIF_ID_VALID = 0x40082102;
+const NOTIF_ADDFD = 0x40182103;
+const NOTIF_SET_FLAGS = 0x40082104;
+const SYNC_WAKE_UP = 1;
+const RESPONSE_CONTINUE = 1;
+const ADDFD_SETFD = 1;
+const O_CLOEXEC = 0o2000000;
+
+const POLLIN = 1;
+const POLLHUP = 16;
+
+const EPERM = 1;
+const EBUSY = 16;
+const EINVAL = 22;
+const ENOSYS = 38;
+
+/** This computer cannot run programs under a filter; the message says why and what would help. */
+export class UnsupportedError extends Error {
+  override readonly name = 'UnsupportedError';
+}
+
+function installError(errno: number): string {
+  switch (errno) {
+    case EBUSY:
+      return 'this process already runs under a seccomp filter with a listener (another uiommu run, or a container manager); the kernel allows one in a chain, so start outside of it';
+    case EINVAL:
+      return 'the kernel lacks seccomp notifications that wait killably (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV); Linux 5.19 has them, 6.6 is needed in all';
+    case ENOSYS:
+    case EPERM:
+      return `the kernel or the container does not allow seccomp filters (errno ${errno}); allow the system call seccomp(2)`;
+    default:
+      return `seccomp refuses the filter: errno ${errno}`;
+  }
+}
+
+/**
+ * Puts the calling thread, and all that it starts from now on, under a filter.
+ * @param program assembled BPF
+ * @returns the listener's file descriptor
+ * @throws UnsupportedError where this is not possible
+ */
+export function installFilter(program: Uint8Array): number {
+  const code = allocate(program.length);
+  code.bytes.set(program);
+  const head = allocate(16);
+  head.view.setUint16(0, program.length / FILTER_SIZE, true);
+  head.view.setBigUint64(8, BigInt(code.address), true);
+  sys(NR.prctl, PR_SET_NO_NEW_PRIVS, 1);
+  const flags = FILTER_NEW_LISTENER | FILTER_WAIT_KILLABLE_RECV;
+  const fd = sys(NR.seccomp, SECCOMP_SET_MODE_FILTER, flags, head.address);
+  if (fd < 0) throw new UnsupportedError(installError(-fd));
+  return fd;
+}
+
+/** Receives calls and answers them, one at a time: everything here is about the call received last. */
+export class Listener {
+  readonly fd: number;
+  tid = 0;
+  nr = 0;
+  readonly #request = allocate(80);
+  readonly #response = allocate(24);
+  readonly #addfd = allocate(24);
+  readonly #pollfd = allocate(16);
+  readonly #requestWords = new Uint32Array(
+    this.#request.bytes.buffer,
+    this.#request.bytes.byteOffset,
+    20,
+  );
+  readonly #responseWords = new Int32Array(
+    this.#response.bytes.buffer,
+    this.#response.bytes.byteOffset,
+    6,
+  );
+
+  /** @param companion another descriptor whose readiness ends {@link wait} */
+  constructor(fd: number, companion: number) {
+    this.fd = fd;
+    if (sys(NR.ioctl, fd, NOTIF_SET_FLAGS, SYNC_WAKE_UP) < 0) {
+      throw new UnsupportedError(
+        'the kernel lacks synchronous wake-up for seccomp notifications; Linux 6.6 or newer is needed',
+      );
+    }
+    this.#pollfd.view.setInt32(0, fd, true);
+    this.#pollfd.view.setInt16(4, POLLIN, true);
+    this.#pollfd.view.setInt32(8, companion, true);
+    this.#pollfd.view.setInt16(12, POLLIN, true);
+  }
+
+  /**
+   * Waits for a call.
+   * @param timeout in milliseconds
+   * @returns what there is: a call, something on the companion, no user of the filter any more, or nothing
+   */
+  wait(timeout: number): 'call' | 'companion' | 'hangup' | 'nothing' {
+    const ready = sys6(NR.poll, this.#pollfd.address, 2, timeout, 0, 0, 0);
+    if (ready <= 0) return 'nothing';
+    const events = this.#pollfd.view.getInt16(6, true);
+    if ((events & POLLIN) !== 0) return 'call';
+    if ((events & POLLHUP) !== 0) return 'hangup';
+    return 'companion';
+  }
+
+  /** Takes the next call; false if it went away meanwhile. */
+  receive(): boolean {
+    this.#requestWords.fill(0);
+    if (sys6(NR.ioctl, this.fd, NOTIF_RECV, this.#request.address, 0, 0, 0) < 0) return false;
+    this.tid = this.#requestWords[2] ?? 0;
+    this.nr = this.#requestWords[4] ?? 0;
+    this.#responseWords[0] = this.#requestWords[0] ?? 0;
+    this.#responseWords[1] = this.#requestWords[1] ?? 0;
+    return true;
+  }
+
+  /** Argument `index` as an int. */
+  int(index: number): number {
+    return this.#request.view.getInt32(32 + 8 * index, true);
+  }
+
+  /** Argument `index` as an unsigned int. */
+  uint(index: number): number {
+    return this.#requestWords[8 + 2 * index] ?? 0;
+  }
+
+  /** Argument `index` in full. */
+  word(index: number): bigint {
+    return this.#request.view.getBigUint64(32 + 8 * index, true);
+  }
+
+  /** The caller still waits. Checked after its memory was looked up by number and before it is written. */
+  get valid(): boolean {
+    return sys6(NR.ioctl, this.fd, NOTIF_ID_VALID, this.#request.address, 0, 0, 0) === 0;
+  }
+
+  /** Answers with a value; false if the caller is gone. */
+  answer(value: number): boolean {
+    this.#response.view.setBigInt64(8, BigInt(value), true);
+    return this.#send(0, 0);
+  }
+
+  /** Answers with a positive errno. */
+  fail(errno: number): boolean {
+    this.#response.view.setBigInt64(8, -1n, true);
+    return this.#send(-errno, 0);
+  }
+
+  /** Lets the kernel run the call. */
+  proceed(): boolean {
+    this.#response.view.setBigInt64(8, 0n, true);
+    return this.#send(0, RESPONSE_CONTINUE);
+  }
+
+  /**
+   * Puts a file of ours into the caller's table.
+   * @param options.at the number wanted; the lowest free one if absent
+   * @returns the number there, or the negative errno
+   */
+  addFile(fd: number, options: { readonly cloexec: boolean; readonly at?: number }): number {
+    const { view, address } = this.#addfd;
+    view.setUint32(0, this.#requestWords[0] ?? 0, true);
+    view.setUint32(4, this.#requestWords[1] ?? 0, true);
+    const { at } = options;
+    view.setUint32(8, at === undefined ? 0 : ADDFD_SETFD, true);
+    view.setUint32(12, fd, true);
+    view.setUint32(16, at ?? 0, true);
+    view.setUint32(20, options.cloexec ? O_CLOEXEC : 0, true);
+    return sys6(NR.ioctl, this.fd, NOTIF_ADDFD, address, 0, 0, 0);
+  }
+
+  #send(error: number, flags: number): boolean {
+    this.#responseWords[4] = error;
+    this.#responseWords[5] = flags;
+    return sys6(NR.ioctl, this.fd, NOTIF_SEND, this.#response.address, 0, 0, 0) === 0;
+  }
+}

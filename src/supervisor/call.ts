@@ -1,0 +1,131 @@
+/** The calling thread during one call, as the engine sees it (base/task.ts), over a real thread. */
+import { Errno } from '../base/errno.ts';
+import type { Capability, FileMemory, OpenFile, Task } from '../base/task.ts';
+import type { CallRecord } from '../base/trace.ts';
+import { memlockLimit } from '../os/process.ts';
+import type { Context } from './context.ts';
+import type { ClientSpace } from './process-memory.ts';
+import { threadStatus, type ClientThread, type ThreadStatus } from './process-table.ts';
+
+// include/uapi/linux/capability.h
+const CAPABILITY_BIT: Record<Capability, bigint> = {
+  CAP_IPC_LOCK: 14n,
+  CAP_SYS_RAWIO: 17n,
+  CAP_SYS_ADMIN: 21n,
+  CAP_SYS_RESOURCE: 24n,
+};
+
+const NOBODY: ThreadStatus = {
+  pid: 0,
+  parent: 0,
+  uid: 65534,
+  gid: 65534,
+  groups: [],
+  capabilities: 0n,
+};
+
+export class Call implements Task {
+  readonly thread: ClientThread;
+  readonly record?: CallRecord;
+  readonly #context: Context;
+  #status: ThreadStatus | undefined;
+  #memory: ClientSpace | undefined;
+
+  constructor(context: Context, thread: ClientThread) {
+    this.#context = context;
+    this.thread = thread;
+    if (context.current.observed) this.record = {};
+  }
+
+  get pid(): number {
+    return this.thread.process.pid;
+  }
+
+  get tid(): number {
+    return this.thread.tid;
+  }
+
+  get uid(): number {
+    return this.#context.asRoot ? 0 : this.status.uid;
+  }
+
+  get memory(): ClientSpace {
+    if (this.#memory === undefined) {
+      const space = this.#context.processes.spaceOf(this.thread);
+      space.caller = this.thread.tid;
+      this.#memory = space;
+    }
+    return this.#memory;
+  }
+
+  /** The call is over: nothing may be reached by way of its thread any more. */
+  end(): void {
+    if (this.#memory !== undefined) this.#memory.caller = 0;
+  }
+
+  get memlockLimit(): number {
+    return this.#context.asRoot ? Infinity : memlockLimit(this.thread.process.pid);
+  }
+
+  get status(): ThreadStatus {
+    this.#status ??= threadStatus(this.thread.tid) ?? NOBODY;
+    return this.#status;
+  }
+
+  capable(capability: Capability): boolean {
+    if (this.#context.asRoot) return true;
+    return (this.status.capabilities & (1n << CAPABILITY_BIT[capability])) !== 0n;
+  }
+
+  file(fd: number): OpenFile | undefined {
+    const found = this.#context.files.find(this.thread.files, fd);
+    if (typeof found === 'number') throw new Errno('EBADF', `file number ${fd} is not open`);
+    return found?.file;
+  }
+
+  fileMemory(fd: number): FileMemory {
+    return this.#context.shared.file(this.thread.files, fd);
+  }
+
+  install(file: OpenFile, options: { readonly cloexec: boolean }): number {
+    return this.hand(file, undefined, options);
+  }
+
+  /**
+   * Puts an open file into the client's table.
+   * @param path what it was opened by
+   */
+  hand(
+    file: OpenFile,
+    path: string | undefined,
+    { cloexec }: { readonly cloexec: boolean },
+  ): number {
+    const { files, listener, current } = this.#context;
+    current.opened = path ?? file.name;
+    return files.hand(
+      file,
+      path,
+      (fd, at) => listener.addFile(fd, at === undefined ? { cloexec } : { cloexec, at }),
+      this.thread.files,
+    );
+  }
+}
+
+/**
+ * Begins the handling of a call about something of ours.
+ * @param thread the caller, if it is known already
+ * @param text arguments that are no struct, to be read by people
+ * @throws Errno if the caller has ended; it cannot be told, so which one does not matter
+ */
+export function beginCall(
+  context: Context,
+  thread: ClientThread | undefined,
+  text: () => readonly string[],
+): Call {
+  const caller = thread ?? context.processes.thread(context.listener.tid);
+  if (caller === undefined) throw new Errno('ESRCH', 'the calling thread has ended');
+  const call = new Call(context, caller);
+  context.current.call = call;
+  if (context.current.observed) context.current.arguments = text();
+  return call;
+}

@@ -1,0 +1,39 @@
+/** What the handling of a call works with: the parts of one run. */
+import type { Names } from '../kernel/kernel.ts';
+import type { Listener } from '../os/seccomp.ts';
+import type { Call } from './call.ts';
+import type { FileTable } from './files.ts';
+import type { SharedMemories } from './shared-memory.ts';
+import type { ProcessTable } from './process-table.ts';
+
+export type Context = {
+  readonly listener: Listener;
+  readonly files: FileTable;
+  readonly processes: ProcessTable;
+  readonly shared: SharedMemories;
+  readonly names: Names;
+  /** the call that is being handled, once it is known to be about something of ours */
+  readonly current: Current;
+  /** clients count as root on the machine, whoever they are on the host */
+  readonly asRoot: boolean;
+};
+
+/** What is known about the call that is being handled. */
+export type Current = {
+  /** somebody wants calls described */
+  readonly observed: boolean;
+  call: Call | undefined;
+  /** arguments that are no struct, to be read by people */
+  arguments: readonly string[];
+  /** name of the file that the call put into the client's table */
+  opened: string | undefined;
+};
+
+/** The kernel runs the call itself. */
+export const CONTINUE = -1001;
+/**
+ * Handles the call that the listener has received last.
+ * @returns the value of the call, or {@link CONTINUE}
+ * @throws Errno for a refusal
+ */
+export type SyscallHandler = (context: Context) => number;

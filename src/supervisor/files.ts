@@ -1,0 +1,232 @@
+/**
+ * The files we hand out. Each open file of ours is a real file in the client's table, so that dup, fork, exec, SCM_RIGHTS and
+ * close are the kernel's work. It is recognised by the inode: every open makes a fresh one. It is released when the kernel
+ * says that the inode has no user left: neither descriptor nor mapping, in no process.
+ *
+ * Two kinds. Plain files are memfds; their end is told by inotify. Streams (files whose reads or writes we answer) are
+ * pipes, opened for both ways, at numbers from the stream floor on, where the filter sees reads and writes; a byte in the
+ * pipe makes them readable for poll; their end shows as an error on our writing end.
+ *
+ * Invariant: both signals are queued before the close returns to its caller. Who drains them after receiving a call and
+ * before handling it never meets a file that is already closed.
+ */
+import { Errno } from '../base/errno.ts';
+import type { MmapGrant, OpenFile } from '../base/task.ts';
+import {
+  closeFile,
+  createMemfd,
+  createPipe,
+  EPOLLERR,
+  identifyEntry,
+  identifyFile,
+  identity,
+  InodeWatcher,
+  openPath,
+  PollSet,
+  readSome,
+  writeByte,
+} from '../os/files.ts';
+import { O_NONBLOCK, O_RDONLY, O_RDWR } from '../os/numbers.ts';
+
+/** What became of a file that was to go into a client's table. */
+export type Installer = (fd: number, at: number | undefined) => number;
+
+/** One of our open files, known by its inode. */
+export class OpenEntry {
+  readonly file: OpenFile;
+  /** path it was opened by; undefined for a file that an ioctl made */
+  readonly path: string | undefined;
+  readonly device: number;
+  readonly inode: number;
+  /** our writing end of a stream's pipe */
+  readonly pipe: number | undefined;
+  signalled = false;
+  /** given for mappings of it; returned with the file */
+  readonly grants: MmapGrant[] = [];
+
+  constructor(
+    file: OpenFile,
+    path: string | undefined,
+    storage: { readonly fd: number; readonly pipe: number | undefined },
+  ) {
+    this.file = file;
+    this.path = path;
+    this.pipe = storage.pipe;
+    identifyFile(storage.fd);
+    this.device = identity.device;
+    this.inode = identity.inode;
+  }
+
+  /** What /proc/PID/fd shows for it on Linux. */
+  get link(): string {
+    return this.path ?? `anon_inode:[${this.file.name}]`;
+  }
+}
+
+const isStream = (file: OpenFile): boolean =>
+  file.mmap === undefined && (file.read !== undefined || file.write !== undefined);
+
+export class FileTable {
+  /** Readable whenever {@link drain} has something to do, and when a watched process ended. */
+  readonly events = new PollSet();
+  /** Lowest number of streams. */
+  readonly streamFloor: number;
+  readonly #watcher = new InodeWatcher();
+  readonly #byInode = new Map<number, OpenEntry[]>();
+  readonly #byWatch = new Map<number, OpenEntry>();
+  readonly #byPipe = new Map<number, OpenEntry>();
+  readonly #released: (entry: OpenEntry) => void;
+
+  constructor(streamFloor: number, released: (entry: OpenEntry) => void) {
+    this.streamFloor = streamFloor;
+    this.#released = released;
+    this.events.add(this.#watcher.fd, 1);
+  }
+
+  /** Clients hold files of ours. */
+  get any(): boolean {
+    return this.#byInode.size > 0;
+  }
+
+  /** Files that clients hold open now. */
+  get open(): OpenEntry[] {
+    return [...this.#byInode.values()].flat();
+  }
+
+  /**
+   * Our file behind entry `number` of an open /proc/PID/fd.
+   * @returns undefined for a file of the host, a negative errno if there is none
+   */
+  find(directory: number, number: number): OpenEntry | undefined | number {
+    const result = identifyEntry(directory, number);
+    return result < 0 ? result : this.identified();
+  }
+
+  /** Our file among those that os/files identified last. */
+  identified(): OpenEntry | undefined {
+    const entries = this.#byInode.get(identity.inode);
+    if (entries === undefined) return undefined;
+    const { device } = identity;
+    return entries.find((entry) => entry.device === device);
+  }
+
+  /**
+   * Hands a new open file to a client.
+   * @param install puts a descriptor of ours into the client's table
+   * @param numbers open /proc/PID/fd of the client, to find a free number for a stream
+   * @returns number in the client's table; if that fails the file is released and Errno is thrown
+   */
+  hand(file: OpenFile, path: string | undefined, install: Installer, numbers: number): number {
+    const storage = isStream(file) ? this.#pipe(file) : this.#memfd(file);
+    const entry = new OpenEntry(file, path, storage);
+    const at = storage.pipe === undefined ? undefined : this.#freeStream(numbers);
+    this.#add(entry, storage.watch);
+    const number = install(storage.fd, at);
+    closeFile(storage.fd);
+    if (number >= 0) return number;
+    // Our close was the last one: the release arrives by the usual way.
+    this.drain();
+    throw new Errno(number === -24 || number === -9 ? 'EMFILE' : 'ENOMEM', refusalOf(number));
+  }
+
+  /** A second description of a stream, for dup; its number is again one whose reads are seen. */
+  duplicate(entry: OpenEntry, install: Installer, numbers: number): number {
+    const fd = openPath(`/proc/self/fd/${entry.pipe ?? -1}`, O_RDWR | O_NONBLOCK);
+    if (fd < 0) return fd;
+    const number = install(fd, this.#freeStream(numbers));
+    closeFile(fd);
+    return number === -9 ? -24 : number;
+  }
+
+  /** Releases the files whose last user has gone. */
+  drain(): void {
+    this.#watcher.drain((watch) => {
+      const entry = this.#byWatch.get(watch);
+      this.#byWatch.delete(watch);
+      if (entry !== undefined) this.#remove(entry);
+    });
+    if (this.#byPipe.size === 0) return;
+    for (const fd of this.events.ready()) {
+      const entry = this.#byPipe.get(fd);
+      if (entry === undefined) continue;
+      this.events.remove(fd);
+      this.#byPipe.delete(fd);
+      closeFile(fd);
+      this.#remove(entry);
+    }
+  }
+
+  #add(entry: OpenEntry, watch: number | undefined): void {
+    const entries = this.#byInode.get(entry.inode);
+    if (entries === undefined) this.#byInode.set(entry.inode, [entry]);
+    else entries.push(entry);
+    if (watch !== undefined) this.#byWatch.set(watch, entry);
+    if (entry.pipe === undefined) return;
+    this.#byPipe.set(entry.pipe, entry);
+    this.events.add(entry.pipe, EPOLLERR);
+    entry.file.onReadable = () => {
+      signal(entry);
+    };
+    signal(entry);
+  }
+
+  #remove(entry: OpenEntry): void {
+    const entries = this.#byInode.get(entry.inode)?.filter((other) => other !== entry) ?? [];
+    if (entries.length === 0) this.#byInode.delete(entry.inode);
+    else this.#byInode.set(entry.inode, entries);
+    for (const grant of entry.grants) grant.release();
+    entry.file.release();
+    this.#released(entry);
+  }
+
+  #memfd(file: OpenFile): { fd: number; pipe: undefined; watch: number } {
+    const fd = createMemfd(file.name);
+    if (fd < 0) throw new Errno('ENOMEM', `no memfd for ${file.name}: errno ${-fd}`);
+    const watch = this.#watcher.add(fd);
+    if (watch >= 0) return { fd, pipe: undefined, watch };
+    closeFile(fd);
+    throw new Errno(
+      'ENOMEM',
+      `no inotify watch for ${file.name} (errno ${-watch}); fs.inotify.max_user_watches may be used up`,
+    );
+  }
+
+  #pipe(file: OpenFile): { fd: number; pipe: number; watch: undefined } {
+    const ends = createPipe();
+    if (typeof ends === 'number') {
+      throw new Errno('ENOMEM', `no pipe for ${file.name}: errno ${-ends}`);
+    }
+    const [reading, writing] = ends;
+    const fd = openPath(`/proc/self/fd/${reading}`, O_RDWR | O_NONBLOCK);
+    closeFile(reading);
+    if (fd >= 0) return { fd, pipe: writing, watch: undefined };
+    closeFile(writing);
+    throw new Errno('ENOMEM', `no pipe for ${file.name}: errno ${-fd}`);
+  }
+
+  #freeStream(numbers: number): number {
+    let number = this.streamFloor;
+    while (identifyEntry(numbers, number) === 0) number++;
+    return number;
+  }
+}
+
+function refusalOf(number: number): string {
+  return `the client's table takes no further file (errno ${-number})`;
+}
+
+/** Makes the pipe hold a byte exactly while the file is readable: that is what poll and select of the client see. */
+function signal(entry: OpenEntry): void {
+  const wanted = entry.file.readable?.() ?? false;
+  if (wanted === entry.signalled || entry.pipe === undefined) return;
+  entry.signalled = wanted;
+  if (wanted) {
+    writeByte(entry.pipe);
+    return;
+  }
+  // A reading end of our own, for a moment only: while we hold one, the last close of the client stays unseen.
+  const reading = openPath(`/proc/self/fd/${entry.pipe}`, O_RDONLY | O_NONBLOCK);
+  if (reading < 0) return;
+  readSome(reading, 1);
+  closeFile(reading);
+}

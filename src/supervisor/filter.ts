@@ -1,0 +1,119 @@
+/**
+ * Which system calls of a client are looked at. Everything else runs at native speed. Looked at are: calls that take a
+ * path (and the stat family, which may be asked about one of our files); ioctls of type ';', the letter of iommufd and
+ * VFIO; shared mappings of files; reads and writes of file numbers from the stream floor on, where our files live whose
+ * data we make (event queues); the end of a process, for the memory that outlives it.
+ *
+ * The end of a single thread is not looked at: our own launching thread is under the filter too, and the main thread joins it,
+ * deaf to calls meanwhile.
+ *
+ * Other ABIs of the CPU (32-bit, x32) are let through: programs that use them run, without our machine.
+ */
+import {
+  assemble,
+  AUDIT_ARCH_X86_64,
+  DATA_ARCH,
+  DATA_NR,
+  dataHigh,
+  dataLow,
+  SECCOMP_RET_ALLOW,
+  SECCOMP_RET_USER_NOTIF,
+  type Instruction,
+} from '../os/bpf.ts';
+import { NR } from '../os/numbers.ts';
+
+const X32_BIT = 0x40000000;
+const IOCTL_TYPE_MASK = 0xff00;
+const IOCTL_TYPE = 0x3b00; // ';'
+const MAP_TYPE = 0x0f;
+const MAP_PRIVATE = 2;
+const MAP_ANONYMOUS = 0x20;
+const F_DUPFD = 0;
+const F_DUPFD_CLOEXEC = 1030;
+const HIGHEST_FD = 0x7fffffff;
+
+/** Data of our devices at this offset (high half of the 64-bit offset, lower 16 bits free) is read and written by us. */
+export const REGION_OFFSET_PREFIX = 0x56490000;
+const PREFIX_MASK = 0xffff0000;
+
+// By their first argument alone.
+const STREAM_CALLS = [NR.read, NR.write, NR.readv, NR.writev, NR.dup];
+// By their first argument, or by their offset.
+const POSITIONED_CALLS = [NR.pread64, NR.pwrite64, NR.preadv, NR.pwritev, NR.preadv2, NR.pwritev2];
+const ALWAYS = [
+  NR.openat,
+  NR.newfstatat,
+  NR.open,
+  NR.stat,
+  NR.fstat,
+  NR.lstat,
+  NR.access,
+  NR.creat,
+  NR.readlink,
+  NR.readlinkat,
+  NR.faccessat,
+  NR.faccessat2,
+  NR.statx,
+  NR.openat2,
+  NR.getxattr,
+  NR.lgetxattr,
+  NR.listxattr,
+  NR.llistxattr,
+  NR.execve,
+  NR.execveat,
+  NR.exit_group,
+];
+
+const when = (calls: readonly number[], label: string): Instruction[] =>
+  calls.map((nr) => ['equal', nr, label]);
+
+/**
+ * The filter for a client.
+ * @param streamFloor lowest number of files whose reads and writes are looked at
+ * @returns assembled BPF
+ */
+export function buildFilter(streamFloor: number): Uint8Array {
+  return assemble([
+    ['load', DATA_ARCH],
+    ['equal', AUDIT_ARCH_X86_64, undefined, 'allow'],
+    ['load', DATA_NR],
+    ['atLeast', X32_BIT, 'allow'],
+    ...when(STREAM_CALLS, 'stream'),
+    ['equal', NR.ioctl, 'ioctl'],
+    ['equal', NR.mmap, 'mmap'],
+    ...when(POSITIONED_CALLS, 'positioned'),
+    ...when(ALWAYS, 'look'),
+    ['equal', NR.fcntl, 'fcntl', 'allow'],
+
+    'ioctl:',
+    ['load', dataLow(1)],
+    ['and', IOCTL_TYPE_MASK],
+    ['equal', IOCTL_TYPE, 'look', 'allow'],
+
+    'mmap:',
+    ['load', dataLow(3)],
+    ['anyBit', MAP_ANONYMOUS, 'allow'],
+    ['and', MAP_TYPE],
+    ['equal', MAP_PRIVATE, 'allow', 'look'],
+
+    'fcntl:',
+    ['load', dataLow(1)],
+    ['equal', F_DUPFD, 'stream'],
+    ['equal', F_DUPFD_CLOEXEC, 'stream', 'allow'],
+
+    'positioned:',
+    ['load', dataHigh(3)],
+    ['and', PREFIX_MASK],
+    ['equal', REGION_OFFSET_PREFIX, 'look'],
+
+    'stream:',
+    ['load', dataLow(0)],
+    ['atLeast', streamFloor, undefined, 'allow'],
+    ['greater', HIGHEST_FD, 'allow', 'look'],
+
+    'look:',
+    ['return', SECCOMP_RET_USER_NOTIF],
+    'allow:',
+    ['return', SECCOMP_RET_ALLOW],
+  ]);
+}

@@ -1,0 +1,142 @@
+/**
+ * The loop that receives calls and answers them: the only asynchronous place. One call is handled from its arrival to its
+ * answer without a pause, so the engine never sees two at a time.
+ *
+ * The event loop wakes us for the first call; while calls keep coming we wait for the next one ourselves, a moment each time,
+ * because going back to the event loop costs as much as a third of a call.
+ */
+import { Errno } from '../base/errno.ts';
+import { watchReadable, type Watch } from '../os/libc.ts';
+import type { Listener } from '../os/seccomp.ts';
+import { beginCall } from './call.ts';
+import { CONTINUE, type Context } from './context.ts';
+import type { CallEvent, Observer } from './observer.ts';
+import { SYSCALLS, type Syscall } from './syscalls/table.ts';
+
+const PATIENCE = 2; // milliseconds
+const BURST = 4096; // calls, after which timers and signals get their turn
+
+export type LoopEnd = {
+  /** No process is left that runs under the filter. */
+  hangup(): void;
+  /** The engine threw something that is no Errno. */
+  broken(error: unknown, what: string): void;
+};
+
+function forget(current: Context['current']): void {
+  current.call = undefined;
+  current.opened = undefined;
+}
+
+export class NotifyLoop {
+  readonly #context: Context;
+  readonly #listener: Listener;
+  readonly #observer: Observer | undefined;
+  readonly #end: LoopEnd;
+  #watch: Watch | undefined;
+
+  constructor(context: Context, observer: Observer | undefined, end: LoopEnd) {
+    this.#context = context;
+    this.#listener = context.listener;
+    this.#observer = observer;
+    this.#end = end;
+  }
+
+  start(): void {
+    this.#watch = watchReadable(this.#listener.fd, () => {
+      this.#serve();
+    });
+  }
+
+  stop(): void {
+    this.#watch?.close();
+    this.#watch = undefined;
+  }
+
+  #serve(): void {
+    for (let calls = 0; calls < BURST && this.#watch !== undefined; calls++) {
+      switch (this.#listener.wait(PATIENCE)) {
+        case 'call':
+          if (!this.#listener.receive()) break;
+          this.#context.files.drain();
+          this.#handle();
+          break;
+        case 'companion':
+          this.collect();
+          break;
+        case 'hangup':
+          this.stop();
+          this.#end.hangup();
+          return;
+        case 'nothing':
+          return;
+      }
+    }
+  }
+
+  /** Takes in what happened besides calls: files released, processes ended. */
+  collect(): void {
+    const { files, processes } = this.#context;
+    files.drain();
+    processes.processesEnded(files.events.ready());
+  }
+
+  #handle(): void {
+    const listener = this.#listener;
+    const syscall = SYSCALLS.get(listener.nr);
+    if (syscall === undefined) {
+      listener.proceed();
+      return;
+    }
+    const { current } = this.#context;
+    const begin = current.observed ? process.hrtime.bigint() : 0n;
+    forget(current);
+    let result = CONTINUE;
+    let refusal: Errno | undefined;
+    try {
+      result = syscall.handle(this.#context);
+    } catch (error) {
+      if (!(error instanceof Errno)) {
+        this.#end.broken(error, current.call?.record?.call ?? syscall.name);
+        return;
+      }
+      refusal = error;
+    }
+    current.call?.end();
+    if (refusal !== undefined) listener.fail(refusal.number);
+    else if (result === CONTINUE) listener.proceed();
+    else listener.answer(result);
+    if (refusal !== undefined && current.observed) this.#recognise();
+    if (current.call !== undefined) this.#tell(syscall, { result, refusal, begin });
+  }
+
+  // A path may be refused before anything else is known of the call.
+  #recognise(): void {
+    if (this.#context.current.call !== undefined) return;
+    try {
+      beginCall(this.#context, undefined, () => []);
+    } catch (error) {
+      if (!(error instanceof Errno)) throw error;
+    }
+  }
+
+  #tell(
+    { name }: Syscall,
+    { result, refusal, begin }: { result: number; refusal: Errno | undefined; begin: bigint },
+  ): void {
+    const { call, arguments: args, opened } = this.#context.current;
+    if (this.#observer === undefined || call === undefined) return;
+    const event: CallEvent = {
+      ...call.record,
+      pid: call.pid,
+      tid: call.tid,
+      syscall: name,
+      arguments: args,
+      result: refusal === undefined ? result : -1,
+      ...(opened === undefined || refusal !== undefined ? {} : { opened }),
+      ...(refusal === undefined ? {} : { error: refusal.code, reason: refusal.message }),
+      microseconds: Number(process.hrtime.bigint() - begin) / 1000,
+    };
+    this.#observer.call(event);
+  }
+}

@@ -1,0 +1,231 @@
+/**
+ * The client's threads and processes, as far as they have used our files. A thread is known by number; that the number
+ * still means the same thread is checked by way of an open /proc/TID/fd, which never comes to mean another one.
+ *
+ * An address space belongs to its process until the end or an exec. Exec is looked at when it is tried; whether it took
+ * place shows at the next call, when the old address space is asked if it still lives.
+ */
+import { readFileSync } from 'node:fs';
+
+import { closeFile, EPOLLIN, identifyPath, openPath, type PollSet } from '../os/files.ts';
+import { O_DIRECTORY, O_RDONLY } from '../os/numbers.ts';
+import { compareAddressSpaces, openProcess, signalProcess } from '../os/process.ts';
+import { ClientSpace, type ClientMemory } from './process-memory.ts';
+
+export class ClientProcess {
+  readonly pid: number;
+  /** readable when the process has ended */
+  readonly pidfd: number;
+  readonly threads = new Set<ClientThread>();
+  space: ClientSpace | undefined;
+  /** an exec was tried since the space was last seen alive */
+  execTried = false;
+
+  constructor(pid: number) {
+    this.pid = pid;
+    this.pidfd = openProcess(pid);
+  }
+}
+
+export class ClientThread {
+  readonly tid: number;
+  readonly process: ClientProcess;
+  /** open /proc/TID/fd */
+  readonly files: number;
+
+  constructor(tid: number, files: number, process: ClientProcess) {
+    this.tid = tid;
+    this.files = files;
+    this.process = process;
+  }
+}
+
+/** Numbers out of /proc/TID/status. */
+export type ThreadStatus = {
+  readonly pid: number;
+  readonly parent: number;
+  /** file-system user and group, which permission checks use */
+  readonly uid: number;
+  readonly gid: number;
+  readonly groups: readonly number[];
+  /** effective capabilities, one bit each */
+  readonly capabilities: bigint;
+};
+
+/** Reads /proc/TID/status; undefined if there is no such thread any more. */
+export function threadStatus(tid: number): ThreadStatus | undefined {
+  let text: string;
+  try {
+    text = readFileSync(`/proc/${tid}/status`, 'latin1');
+  } catch {
+    return undefined;
+  }
+  const field = (name: string): string[] =>
+    (new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(text)?.[1] ?? '').split(/\s+/);
+  return {
+    pid: Number(field('Tgid')[0]),
+    parent: Number(field('PPid')[0]),
+    uid: Number(field('Uid')[3]),
+    gid: Number(field('Gid')[3]),
+    groups: field('Groups').filter(Boolean).map(Number),
+    capabilities: BigInt(`0x${field('CapEff')[0] ?? '0'}`),
+  };
+}
+
+const FIRST_SWEEP = 64;
+
+export class ProcessTable {
+  readonly #threads = new Map<number, ClientThread>();
+  readonly #processes = new Map<number, ClientProcess>();
+  readonly #byPidfd = new Map<number, ClientProcess>();
+  readonly #events: PollSet;
+  readonly #memory: ClientMemory;
+  #sweepAbove = FIRST_SWEEP;
+
+  /** @param events gets the descriptors that tell of the end of processes */
+  constructor(events: PollSet, memory: ClientMemory) {
+    this.#events = events;
+    this.#memory = memory;
+  }
+
+  get processes(): readonly ClientProcess[] {
+    return [...this.#processes.values()];
+  }
+
+  /** True while no process has used a file of ours: nothing has to be looked after. */
+  get empty(): boolean {
+    return this.#processes.size === 0;
+  }
+
+  /** The thread of that number as it was last seen: ask its {@link ClientThread.files} before relying on it. */
+  seen(tid: number): ClientThread | undefined {
+    return this.#threads.get(tid);
+  }
+
+  /** The thread that has the number now; undefined if it has ended. */
+  thread(tid: number): ClientThread | undefined {
+    const known = this.#threads.get(tid);
+    if (known !== undefined && alive(known)) return known;
+    if (known !== undefined) this.#dropThread(known);
+    return this.#adopt(tid);
+  }
+
+  /** The process that a thread belongs to, if it is one that we know. */
+  processOf(tid: number): ClientProcess | undefined {
+    if (this.empty) return undefined;
+    const known = this.#threads.get(tid);
+    if (known !== undefined && alive(known)) return known.process;
+    const status = threadStatus(tid);
+    return status === undefined ? undefined : this.#processes.get(status.pid);
+  }
+
+  /** The address space in which a thread runs now. */
+  spaceOf(thread: ClientThread): ClientSpace {
+    const { process } = thread;
+    if (process.execTried && process.space !== undefined && !this.#sameSpace(process, thread.tid)) {
+      this.#leaveSpace(process);
+    }
+    process.execTried = false;
+    process.space ??= this.#spaceFor(process);
+    return process.space;
+  }
+
+  /** Forgets the processes among `fds` (descriptors that became readable). */
+  processesEnded(fds: readonly number[]): void {
+    for (const fd of fds) {
+      const process = this.#byPidfd.get(fd);
+      if (process !== undefined) this.#dropProcess(process);
+    }
+  }
+
+  #adopt(tid: number): ClientThread | undefined {
+    const files = openPath(`/proc/${tid}/fd`, O_RDONLY | O_DIRECTORY);
+    if (files < 0) return undefined;
+    const status = threadStatus(tid);
+    if (status === undefined) {
+      closeFile(files);
+      return undefined;
+    }
+    const process = this.#process(status);
+    const thread = new ClientThread(tid, files, process);
+    process.threads.add(thread);
+    this.#threads.set(tid, thread);
+    if (this.#threads.size > this.#sweepAbove) this.#sweep();
+    return thread;
+  }
+
+  // Nobody tells us of the end of a thread.
+  #sweep(): void {
+    for (const thread of [...this.#threads.values()]) if (!alive(thread)) this.#dropThread(thread);
+    this.#sweepAbove = Math.max(FIRST_SWEEP, 2 * this.#threads.size);
+  }
+
+  #process(status: ThreadStatus): ClientProcess {
+    const known = this.#processes.get(status.pid);
+    if (known !== undefined && processAlive(known)) return known;
+    if (known !== undefined) this.#dropProcess(known);
+    const process = new ClientProcess(status.pid);
+    this.#processes.set(status.pid, process);
+    if (process.pidfd >= 0) {
+      this.#byPidfd.set(process.pidfd, process);
+      this.#events.add(process.pidfd, EPOLLIN);
+    }
+    process.space = this.#sharedSpace(process, status.parent);
+    return process;
+  }
+
+  // A child of vfork, or of clone with CLONE_VM, runs in the address space of a process we know.
+  #sharedSpace(process: ClientProcess, parent: number): ClientSpace | undefined {
+    const space = this.#processes.get(parent)?.space;
+    if (space === undefined || compareAddressSpaces(process.pid, parent) !== 0) return undefined;
+    space.users.add(process.pid);
+    return space;
+  }
+
+  #spaceFor(process: ClientProcess): ClientSpace {
+    const space = new ClientSpace(process.pid, this.#memory);
+    space.users.add(process.pid);
+    return space;
+  }
+
+  #sameSpace(process: ClientProcess, tid: number): boolean {
+    const { space } = process;
+    if (space?.alive !== true) return false;
+    const other = [...space.users].find((pid) => pid !== process.pid);
+    // Alive with one user only: the exec has failed.
+    return other === undefined || compareAddressSpaces(tid, other) === 0;
+  }
+
+  #leaveSpace(process: ClientProcess): void {
+    const { space } = process;
+    process.space = undefined;
+    if (space === undefined) return;
+    space.users.delete(process.pid);
+    if (space.users.size === 0) space.end();
+  }
+
+  #dropThread(thread: ClientThread): void {
+    if (this.#threads.get(thread.tid) === thread) this.#threads.delete(thread.tid);
+    thread.process.threads.delete(thread);
+    closeFile(thread.files);
+  }
+
+  #dropProcess(process: ClientProcess): void {
+    for (const thread of [...process.threads]) this.#dropThread(thread);
+    this.#leaveSpace(process);
+    this.#processes.delete(process.pid);
+    if (process.pidfd < 0) return;
+    this.#byPidfd.delete(process.pidfd);
+    this.#events.remove(process.pidfd);
+    closeFile(process.pidfd);
+  }
+}
+
+/** The directory of a thread that has ended has no way back to its status. */
+function alive(thread: ClientThread): boolean {
+  return identifyPath('../status', thread.files) === 0;
+}
+
+function processAlive(process: ClientProcess): boolean {
+  return process.pidfd < 0 || signalProcess(process.pidfd, 0) === 0;
+}

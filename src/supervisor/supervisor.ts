@@ -1,0 +1,208 @@
+/**
+ * Runs an unmodified program on a machine: filter, loop, tables, and what is left behind at the end. One run at a time in
+ * one process.
+ *
+ * A run is over when no process is left that was started by it: programs that the client left in the background are
+ * waited for, as strace -f does. Its exit status is that of the main program.
+ */
+import { readdirSync } from 'node:fs';
+
+import type { Kernel } from '../kernel/kernel.ts';
+import { signalPid, signalProcess } from '../os/process.ts';
+import { Listener, UnsupportedError } from '../os/seccomp.ts';
+import type { Context } from './context.ts';
+import { FileTable } from './files.ts';
+import { buildFilter } from './filter.ts';
+import { clientFileLimit, Launch } from './launch.ts';
+import { NotifyLoop } from './notify.ts';
+import type { Observer } from './observer.ts';
+import { ProcessTable, threadStatus } from './process-table.ts';
+import { SharedMemories } from './shared-memory.ts';
+
+export type RunOptions = {
+  /** program and arguments */
+  readonly argv: readonly string[];
+  readonly kernel: Kernel;
+  readonly observer?: Observer;
+  readonly asRoot?: boolean;
+};
+
+export type RunResult = {
+  /** the client's exit status; 128+N for death by signal N */
+  readonly status: number;
+  /** what should be gone and is not, in plain words; empty if all is well */
+  readonly leaks: readonly string[];
+};
+
+export { UnsupportedError };
+
+/** Streams start this far below the limit of open files, and below what select(2) can name. */
+const STREAM_ROOM = 64;
+const SELECT_LIMIT = 1024;
+// Files that are still open when the last process has gone are in flight: freed by the kernel a moment later.
+const LAST_RELEASES = 1000; // milliseconds
+const SIGKILL = 9;
+
+const pause = (milliseconds: number): Promise<void> =>
+  new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** The engine broke its contract; the client was killed. */
+export class EngineError extends Error {
+  override readonly name = 'EngineError';
+}
+
+export class Supervisor {
+  readonly #options: RunOptions;
+  readonly #files: FileTable;
+  readonly #filter: Uint8Array;
+  readonly #fileLimit: number;
+  #loop: NotifyLoop | undefined;
+  #processes: ProcessTable | undefined;
+  #launch: Launch | undefined;
+  #status: number | undefined;
+  #hungUp = false;
+  #finished: () => void = () => undefined;
+  #failed: (error: Error) => void = () => undefined;
+
+  private constructor(options: RunOptions) {
+    this.#options = options;
+    this.#fileLimit = clientFileLimit();
+    const floor = Math.max(0, Math.min(this.#fileLimit, SELECT_LIMIT) - STREAM_ROOM);
+    this.#files = new FileTable(floor, ({ link }) => this.#options.observer?.released(link));
+    this.#filter = buildFilter(floor);
+  }
+
+  /**
+   * Runs a program to its end.
+   * @throws UnsupportedError where the computer cannot do this
+   */
+  static async run(options: RunOptions): Promise<RunResult> {
+    if (process.platform !== 'linux' || process.arch !== 'x64') {
+      throw new UnsupportedError(
+        `uiommu run needs Linux on x86-64; this is ${process.platform} on ${process.arch}`,
+      );
+    }
+    return new Supervisor(options).#run();
+  }
+
+  async #run(): Promise<RunResult> {
+    const over = new Promise<void>((resolve, reject) => {
+      this.#finished = resolve;
+      this.#failed = reject;
+    });
+    over.catch(() => undefined);
+    const restore = keepTerminalSignals();
+    try {
+      this.#launch = await Launch.start(
+        { argv: this.#options.argv, filter: this.#filter, files: this.#fileLimit },
+        (listener) => {
+          this.#serve(listener);
+        },
+        (status) => {
+          this.#status = status;
+          void this.#launch?.stop();
+          this.#checkOver();
+        },
+      );
+      await over;
+      return { status: this.#status ?? 0, leaks: await this.#settle() };
+    } finally {
+      restore();
+      this.#loop?.stop();
+      await this.#launch?.stop();
+    }
+  }
+
+  #serve(fd: number): void {
+    const { kernel, observer, asRoot = false } = this.#options;
+    const files = this.#files;
+    const shared = new SharedMemories(kernel.memory);
+    const listener = new Listener(fd, files.events.fd);
+    const processes = new ProcessTable(files.events, {
+      pins: kernel.memory,
+      shared,
+      callerWaits: () => listener.valid,
+    });
+    this.#processes = processes;
+    const current = {
+      observed: observer !== undefined,
+      call: undefined,
+      arguments: [],
+      opened: undefined,
+    };
+    const context: Context = {
+      listener,
+      files,
+      processes,
+      shared,
+      names: kernel,
+      current,
+      asRoot,
+    };
+    this.#loop = new NotifyLoop(context, observer, {
+      hangup: () => {
+        this.#hungUp = true;
+        this.#checkOver();
+      },
+      broken: (error, what) => {
+        this.#break(error, what);
+      },
+    });
+    this.#loop.start();
+  }
+
+  // The last process and the message that the main program ended arrive in either order.
+  #checkOver(): void {
+    if (this.#hungUp && this.#status !== undefined) this.#finished();
+  }
+
+  // Calls are left unanswered: nothing of the client may go on without its machine.
+  #break(error: unknown, what: string): void {
+    this.#loop?.stop();
+    for (const { pidfd } of this.#processes?.processes ?? []) signalProcess(pidfd, SIGKILL);
+    for (const pid of descendants(process.pid)) signalPid(pid, SIGKILL);
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    this.#failed(new EngineError(`${what} broke uiommu (a bug; the program was killed): ${text}`));
+  }
+
+  /** Waits for the last releases and tells what does not come. */
+  async #settle(): Promise<string[]> {
+    const deadline = Date.now() + LAST_RELEASES;
+    this.#loop?.collect();
+    while ((this.#files.any || this.#processes?.empty === false) && Date.now() < deadline) {
+      await pause(5);
+      this.#loop?.collect();
+    }
+    return [
+      ...this.#files.open.map(({ link }) => `${link} is still open somewhere outside of the run`),
+      ...(this.#processes?.processes ?? []).map(({ pid }) => `process ${pid} has not ended`),
+      ...this.#options.kernel.leaks(),
+    ];
+  }
+}
+
+/** Signals of the terminal are for the client; we stay until it has ended. */
+function keepTerminalSignals(): () => void {
+  const signals = ['SIGINT', 'SIGQUIT'] as const;
+  const nothing = (): void => undefined;
+  for (const signal of signals) process.on(signal, nothing);
+  return () => {
+    for (const signal of signals) process.off(signal, nothing);
+  };
+}
+
+/** Processes that were started by `pid`, by what they started, and so on. */
+function descendants(pid: number): number[] {
+  const children = new Map<number, number[]>();
+  for (const name of readdirSync('/proc')) {
+    const status = /^\d+$/.test(name) ? threadStatus(Number(name)) : undefined;
+    if (status === undefined) continue;
+    children.set(status.parent, [...(children.get(status.parent) ?? []), status.pid]);
+  }
+  const found: number[] = [];
+  for (let level = children.get(pid) ?? []; level.length > 0;) {
+    found.push(...level);
+    level = level.flatMap((each) => children.get(each) ?? []);
+  }
+  return found;
+}

@@ -1,0 +1,68 @@
+/**
+ * Shared mappings of files of ours. The client maps the real file itself: we put the bytes there first. It then has plain
+ * shared memory, at native speed; the grant is given back when the file goes.
+ */
+import { Errno } from '../../base/errno.ts';
+import {
+  closeFile,
+  identifyPath,
+  identity,
+  openPath,
+  resizeFile,
+  writeAt,
+} from '../../os/files.ts';
+import { O_RDWR } from '../../os/numbers.ts';
+import type { MmapGrant } from '../../base/task.ts';
+import { beginCall } from '../call.ts';
+import { CONTINUE, type Context } from '../context.ts';
+import type { OpenEntry } from '../files.ts';
+import { callerAndFile } from './ioctl.ts';
+
+const PROT_WRITE = 2;
+const PROT_EXEC = 4;
+const PAGE_SIZE = 4096;
+const MOST = 1 << 26;
+
+export function mmap(context: Context): number {
+  const { listener } = context;
+  const fd = listener.int(4);
+  const found = callerAndFile(context, fd);
+  if (found === undefined) return CONTINUE;
+  const { entry, thread } = found;
+  const { file, link } = entry;
+  const [length, offset, prot] = [listener.word(1), listener.word(5), listener.uint(2)];
+  const call = beginCall(context, thread, () => [
+    `length=${length}`,
+    `prot=${prot}`,
+    `${fd}<${link}>`,
+    `offset=0x${offset.toString(16)}`,
+  ]);
+  if (file.mmap === undefined) throw new Errno('ENODEV', `${link} cannot be mapped`);
+  const grant = file.mmap(call, {
+    offset,
+    length,
+    shared: true,
+    write: (prot & PROT_WRITE) !== 0,
+    execute: (prot & PROT_EXEC) !== 0,
+  });
+  entry.grants.push(grant);
+  show(entry, grant, {
+    path: `/proc/${listener.tid}/fd/${fd}`,
+    offset: Number(offset),
+    length: Math.min(Number(length), MOST),
+  });
+  return CONTINUE;
+}
+
+type Window = { readonly path: string; readonly offset: number; readonly length: number };
+
+function show(entry: OpenEntry, grant: MmapGrant, { path, offset, length }: Window): void {
+  const fd = openPath(path, O_RDWR);
+  if (fd < 0) throw new Errno('ENOMEM', `${entry.link} cannot be shown: errno ${-fd}`);
+  const size = Math.ceil(length / PAGE_SIZE) * PAGE_SIZE;
+  const bytes = new Uint8Array(size);
+  grant.backing.read(grant.page * PAGE_SIZE, bytes);
+  if (identifyPath(path) === 0 && identity.size < offset + size) resizeFile(fd, offset + size);
+  writeAt(fd, bytes, offset);
+  closeFile(fd);
+}

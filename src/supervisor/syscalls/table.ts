@@ -1,0 +1,57 @@
+/** What happens at each call that the filter lets us see (filter.ts lists the same). */
+import { NR } from '../../os/numbers.ts';
+import type { SyscallHandler } from '../context.ts';
+import { ioctl } from './ioctl.ts';
+import { exec, exit } from './lifetime.ts';
+import { mmap } from './mmap.ts';
+import { open } from './open.ts';
+import { access, readlink, stat, xattr } from './stat.ts';
+import { duplicate, readWrite } from './stream.ts';
+
+const HANDLERS = {
+  ioctl,
+  mmap,
+  open,
+  openat: open,
+  openat2: open,
+  creat: open,
+  stat,
+  lstat: stat,
+  fstat: stat,
+  newfstatat: stat,
+  statx: stat,
+  access,
+  faccessat: access,
+  faccessat2: access,
+  readlink,
+  readlinkat: readlink,
+  getxattr: xattr,
+  lgetxattr: xattr,
+  listxattr: xattr,
+  llistxattr: xattr,
+  read: readWrite,
+  write: readWrite,
+  readv: readWrite,
+  writev: readWrite,
+  pread64: readWrite,
+  pwrite64: readWrite,
+  preadv: readWrite,
+  pwritev: readWrite,
+  preadv2: readWrite,
+  pwritev2: readWrite,
+  dup: duplicate,
+  fcntl: duplicate,
+  execve: exec,
+  execveat: exec,
+  exit_group: exit,
+} satisfies Partial<Record<keyof typeof NR, SyscallHandler>>;
+
+export type Syscall = { readonly name: string; readonly handle: SyscallHandler };
+
+/** By system call number. */
+export const SYSCALLS: ReadonlyMap<number, Syscall> = new Map(
+  Object.entries(HANDLERS).map(([name, handle]) => [
+    NR[name as keyof typeof HANDLERS],
+    { name, handle },
+  ]),
+);
