@@ -1,8 +1,18 @@
 /** The command line: finds the subcommand, shows help, turns wrong usage into one message and exit status 2. */
 import { UsageError, type Command } from './command.ts';
+import { captureCommand } from './commands/capture.ts';
+import { diffCommand } from './commands/diff.ts';
+import { lsCommand } from './commands/ls.ts';
 import { runCommand } from './commands/run.ts';
+import { whyCommand } from './commands/why.ts';
 
-const COMMANDS: readonly Command[] = [runCommand];
+const COMMANDS: readonly Command[] = [
+  runCommand,
+  lsCommand,
+  whyCommand,
+  diffCommand,
+  captureCommand,
+];
 
 function overview(): string {
   const width = Math.max(4, ...COMMANDS.map(({ name }) => name.length));

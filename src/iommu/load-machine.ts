@@ -4,7 +4,8 @@
 import { readMachineFile } from '../machine/machine-file.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
-import { GroupFormer } from './group-former.ts';
+import type { GroupFormer } from './group-former.ts';
+import { formGroups } from './group-view.ts';
 import { explainMerge } from './why.ts';
 
 /**
@@ -28,15 +29,6 @@ export function loadMachine(text: string, name: string): Machine {
   return machine;
 }
 
-/** The groups of all devices of `machine` that an IOMMU translates for, in the order in which Linux found them. */
-export function formGroups(machine: Machine): GroupFormer {
-  const former = new GroupFormer();
-  for (const device of machine.devices) {
-    if (machine.iommuOf(device) !== undefined) former.add(device);
-  }
-  return former;
-}
-
 function contradiction(device: PciDevice, claimed: number, former: GroupFormer): string {
   const group = former.groupOf(device);
   if (group === undefined) {
@@ -46,6 +38,6 @@ function contradiction(device: PciDevice, claimed: number, former: GroupFormer):
   const reason =
     merge === undefined
       ? `nothing ties it to a device of group ${claimed}`
-      : explainMerge(device, merge).sentence;
+      : explainMerge(device, merge);
   return `${device.name} cannot be in group ${claimed}: ${reason}; expected group ${group.id}`;
 }

@@ -1,18 +1,11 @@
 /**
- * Why devices share a group, in words, and what would part them.
- *
- * Invariant: every sentence names the rule and the culprit; a remedy is only offered after it was tried on a copy of the
- * decision and did part the devices.
+ * Why devices share a group, in words: every sentence names the rule and the culprit. What would part them is in
+ * split.ts.
  */
 import type { AcsCause } from '../machine/pci/acs.ts';
 import { acsBitList, ACS_BIT_NAMES, portTypeName } from '../machine/pci/capabilities.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
 import type { Culprit, Merge } from './pci-groups.ts';
-
-export type Explanation = {
-  /** "01:00.0 shares its group with …, because …" */
-  readonly sentence: string;
-};
 
 const PORT_WORDS: Readonly<Record<string, string>> = {
   'root-port': 'root port',
@@ -72,11 +65,9 @@ function blame({ device, verdict }: Culprit): string {
   return `${named(device)} ${acsComplaint(verdict.cause)}`;
 }
 
-/** Why `device` joined the group of another one. */
-export function explainMerge(device: PciDevice, merge: Merge): Explanation {
-  return {
-    sentence: `${device.name} shares its group with ${merge.with.name}, because ${reasonOf(device, merge)}`,
-  };
+/** Why `device` joined the group of another one: "A shares its group with B, because …". */
+export function explainMerge(device: PciDevice, merge: Merge): string {
+  return `${device.name} shares its group with ${merge.with.name}, because ${reasonOf(device, merge)}`;
 }
 
 /** The part after "because". */
@@ -95,4 +86,48 @@ export function reasonOf(device: PciDevice, merge: Merge): string {
     case 'switch-acs':
       return `ports of one switch can reach each other: ${merge.culprits.map(blame).join(' and ')}`;
   }
+}
+
+/**
+ * The reasons that tie two members of one group together, nearest to `device` first.
+ * @param mergeOf why each member joined
+ */
+export function reasonsBetween(
+  device: PciDevice,
+  other: PciDevice,
+  mergeOf: (device: PciDevice) => Merge | undefined,
+): string[] {
+  const ties = mergesBetween(device, other, mergeOf);
+  return [...new Set(ties.map((tie) => reasonOf(tie.device, tie.merge)))];
+}
+
+/** A device with the reason why it joined. */
+export type Tie = { readonly device: PciDevice; readonly merge: Merge };
+
+/** The merges on the way from `device` to `other`: each member joined exactly one that was there before it. */
+export function mergesBetween(
+  device: PciDevice,
+  other: PciDevice,
+  mergeOf: (device: PciDevice) => Merge | undefined,
+): Tie[] {
+  const up = chain(device, mergeOf);
+  const down = chain(other, mergeOf);
+  const stops = [other, ...down.map((tie) => tie.merge.with)];
+  const meets = [device, ...up.map((tie) => tie.merge.with)].find((at) => stops.includes(at));
+  const before = (ties: readonly Tie[]): Tie[] => {
+    const end = ties.findIndex((tie) => tie.device === meets);
+    return end < 0 ? [...ties] : ties.slice(0, end);
+  };
+  return [...before(up), ...before(down).reverse()];
+}
+
+/** From `device` to the member that made the group. */
+function chain(device: PciDevice, mergeOf: (device: PciDevice) => Merge | undefined): Tie[] {
+  const ties: Tie[] = [];
+  let at = device;
+  for (let merge = mergeOf(at); merge !== undefined; merge = mergeOf(at)) {
+    ties.push({ device: at, merge });
+    at = merge.with;
+  }
+  return ties;
 }

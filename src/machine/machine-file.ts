@@ -84,6 +84,8 @@ function emptyMachine(file: MapValue, name: string, problems: Problems): Machine
     atsDisabled: boot !== undefined && flagOf(boot, 'ats') === false,
     iommus: readIommus(file, problems),
     drivers: mapsOf(file, 'drivers').map(readDriver),
+    firmwareTables:
+      capture === undefined ? [] : textsOf(capture, 'firmware').map(({ text }) => text),
   });
   for (const { text } of capture === undefined ? [] : textsOf(capture, 'unreadable')) {
     machine.remarks.push(text);
@@ -91,7 +93,13 @@ function emptyMachine(file: MapValue, name: string, problems: Problems): Machine
   for (const group of mapsOf(file, 'groups')) {
     const id = numberOf(group, 'id') ?? 0;
     const reserved = readRegions(group, 'reserved', problems);
-    machine.recordedGroups.set(id, { id, type: textOf(group, 'type') ?? '', reserved });
+    machine.recordedGroups.set(id, {
+      id,
+      type: textOf(group, 'type') ?? '',
+      reserved,
+      name: textOf(group, 'name'),
+      others: textsOf(group, 'others').map(({ text }) => text),
+    });
   }
   return machine;
 }

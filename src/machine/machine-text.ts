@@ -58,6 +58,9 @@ function head(machine: Machine, capture: CaptureNote | undefined): string[] {
   const lines = [`kind: ${machine.kind}`, `name: ${scalar(machine.name)}`];
   if (capture !== undefined) {
     lines.push('capture:', `  kernel: ${scalar(capture.kernel)}`, `  read-as: ${capture.readAs}`);
+    if (machine.firmwareTables.length > 0) {
+      lines.push(`  firmware: [${machine.firmwareTables.map(scalar).join(', ')}]`);
+    }
     if (capture.unreadable.length > 0) {
       lines.push(
         '  unreadable:',
@@ -180,9 +183,11 @@ function leadsHere(device: PciDevice): boolean {
 function groupLines(machine: Machine): string[] {
   if (machine.recordedGroups.size === 0) return [];
   const lines = ['groups:'];
-  for (const { id, type, reserved } of machine.recordedGroups.values()) {
+  for (const { id, type, reserved, name, others = [] } of machine.recordedGroups.values()) {
     lines.push(`  - id: ${id}`);
     if (type !== '') lines.push(`    type: ${scalar(type)}`);
+    if (name !== undefined) lines.push(`    name: ${scalar(name)}`);
+    if (others.length > 0) lines.push(`    others: [${others.map(scalar).join(', ')}]`);
     if (reserved.length > 0) lines.push('    reserved:', ...regionLines(reserved, '      '));
   }
   return lines;

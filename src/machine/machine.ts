@@ -74,6 +74,10 @@ export type RecordedGroup = {
   /** content of the group's `type` file; empty if it could not be read */
   readonly type: string;
   readonly reserved: readonly ReservedRegion[];
+  /** content of its `name` file; only groups that VFIO made up have one */
+  readonly name?: string | undefined;
+  /** members that are not PCI devices */
+  readonly others?: readonly string[];
 };
 
 export type DeviceDescription = {
@@ -103,6 +107,8 @@ export type MachineOptions = {
   readonly atsDisabled?: boolean;
   readonly iommus?: readonly Iommu[];
   readonly drivers?: readonly Driver[];
+  /** ACPI tables that describe an IOMMU */
+  readonly firmwareTables?: readonly string[];
 };
 
 export class Machine {
@@ -114,6 +120,8 @@ export class Machine {
   readonly iommus: readonly Iommu[];
   readonly drivers: readonly Driver[];
   readonly platform: Platform;
+  /** ACPI tables that describe an IOMMU, used or not */
+  readonly firmwareTables: readonly string[];
   /** groups as a real kernel showed them; empty for machines that were only described */
   readonly recordedGroups = new Map<number, RecordedGroup>();
   /** for people: what could not be read, and what that means */
@@ -133,6 +141,7 @@ export class Machine {
     this.acsOptions = options.acsOptions ?? NO_ACS_OPTIONS;
     this.iommus = options.iommus ?? [];
     this.drivers = options.drivers ?? [];
+    this.firmwareTables = options.firmwareTables ?? [];
     this.platform = {
       acsRequested: this.iommus.some(({ kind }) => kind !== 'virtio'),
       ivrs: this.iommus.some(({ kind }) => kind === 'amd'),

@@ -222,6 +222,7 @@ const CAPTURE = map(
   {
     kernel: described(NAME, 'Release of the kernel.'),
     'read-as': word(['root', 'user'], 'Who read it.'),
+    firmware: list(NAME, 'ACPI tables that describe an IOMMU.'),
     unreadable: list(NAME, 'What could not be read, and what that means.'),
   },
   [],
@@ -236,6 +237,8 @@ const GROUP = map(
       'Default domain as the kernel named it: DMA, DMA-FQ, identity, blocked …',
     ),
     reserved: list(REGION, 'Reserved regions as the kernel listed them.'),
+    name: described(NAME, 'Content of its name file.'),
+    others: list(NAME, 'Members that are not PCI devices.'),
   },
   ['id'],
   'What a real kernel said of a group.',

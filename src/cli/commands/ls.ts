@@ -1,0 +1,285 @@
+/** `uiommu ls`: the devices of a machine as a tree, with their groups and who may own their DMA. */
+import { HolderIndex } from '../../host/holders.ts';
+import { dmaUse, type DmaUse } from '../../iommu/assignable.ts';
+import { GroupView, type ViewedGroup } from '../../iommu/group-view.ts';
+import { reasonOf, roleOf } from '../../iommu/why.ts';
+import { iommuStatus } from '../../machine/iommu-status.ts';
+import type { Machine } from '../../machine/machine.ts';
+import type { PciBus, PciDevice } from '../../machine/pci/device.ts';
+import { UsageError, type Command } from '../command.ts';
+import { chosenMachine } from '../machine-argument.ts';
+import { MACHINE_OPTIONS, chosenProfile, parseOptions } from '../options.ts';
+import { idsOf, whatIs } from '../pci-words.ts';
+import { chosenStyle, type Style } from '../style.ts';
+
+const HELP = `usage: uiommu ls [--host | -m MACHINE] [--profile P] [--json] [--color WHEN]
+
+Shows the devices of a machine as a tree, the IOMMU group of each, and who may own its DMA:
+
+  kernel  a driver in the group does DMA for the kernel; nobody else can own the group as long as it is bound
+  free    no driver is bound in the group; user space can take it
+  user    only drivers that leave the DMA to user space are bound (vfio-pci, pci-stub, pcieport, …)
+  -       no group: no IOMMU translates for the device
+
+Devices of one group cannot be told apart by the IOMMU, or can reach each other behind its back. They are given away
+together or not at all. Groups of more than one device are listed below the tree with the reason.
+
+  --host           this computer, as any user (default). Root also sees the reasons
+  -m MACHINE       a machine file, a capture, a recording (also .gz), "-" for standard input,
+                   or one of the built-in machines: pc, selftest
+  --profile P      linux: groups as Linux forms them (default); strict-acs: also merges ports of one switch
+                   that can reach each other and that Linux leaves apart
+  --json           the same and more, as JSON
+  --color WHEN     auto (a terminal; not with NO_COLOR), always, never
+
+Exit status: 0, or 2 where the machine cannot be read.
+
+examples:
+  uiommu ls                          what is in this computer
+  uiommu ls -m pc                    the built-in machine
+  uiommu capture > host.yaml && uiommu ls -m host.yaml --profile strict-acs
+`;
+
+/** Groups whose reason is printed below the tree; all are in --json. */
+const MOST_REASONS = 40;
+const MOST_MEMBERS = 8;
+
+type Row = { readonly tree: string; readonly device: PciDevice };
+
+/** The devices of a bus with what is behind them, drawn. */
+function rowsOf(bus: PciBus, prefix: string, rows: Row[]): void {
+  const devices = [...bus.devices.values()].sort((a, b) => a.devfn - b.devfn);
+  for (const [index, device] of devices.entries()) {
+    const last = index === devices.length - 1;
+    rows.push({ tree: `${prefix}${last ? '└─ ' : '├─ '}`, device });
+    if (device.subordinate !== undefined) {
+      rowsOf(device.subordinate, `${prefix}${last ? '   ' : '│  '}`, rows);
+    }
+  }
+}
+
+function paintUse(use: DmaUse, style: Style, width: number): string {
+  const text = (use === 'none' ? '-' : use).padEnd(width);
+  switch (use) {
+    case 'kernel':
+      return style.warn(text);
+    case 'free':
+    case 'user':
+      return style.good(text);
+    case 'none':
+      return style.dim(text);
+  }
+}
+
+/** Virtual buses hang below the bus of their physical functions. */
+function drawnBuses(machine: Machine): PciBus[] {
+  return [...machine.buses].filter((bus) => bus.isRoot || bus.isVirtual);
+}
+
+function tree(machine: Machine, view: GroupView, style: Style): string[] {
+  const lines: string[] = [];
+  const sections = drawnBuses(machine).map((bus) => {
+    const rows: Row[] = [];
+    rowsOf(bus, '', rows);
+    return { bus, rows };
+  });
+  const all = sections.flatMap(({ rows }) => rows);
+  const width = all.reduce(
+    (most, { tree: drawn, device }) => Math.max(most, drawn.length + device.name.length),
+    7,
+  );
+  const driverWidth = all.reduce(
+    (most, { device }) => Math.max(most, device.facts.driver?.length ?? 1),
+    6,
+  );
+  lines.push(
+    style.dim(
+      `${'DEVICE'.padEnd(width)}  GROUP  DMA     ${'DRIVER'.padEnd(driverWidth)}  IDS        WHAT`,
+    ),
+  );
+  for (const { bus, rows } of sections) {
+    const title = bus.isVirtual ? `${bus.name} (virtual functions)` : bus.name;
+    lines.push(style.bold(title));
+    for (const { tree: drawn, device } of rows) {
+      const id = view.idOf(device);
+      const use = dmaUse(view, device);
+      const name = `${style.dim(drawn)}${device.name}${' '.repeat(Math.max(0, width - drawn.length - device.name.length))}`;
+      const group = (id === undefined ? '-' : String(id)).padStart(5);
+      const driver = (device.facts.driver ?? '-').padEnd(driverWidth);
+      const label = device.facts.label === undefined ? '' : `  "${device.facts.label}"`;
+      lines.push(
+        `${name}  ${group}  ${paintUse(use, style, 6)}  ${driver}  ${style.dim(idsOf(device))}  ${whatIs(device)}${label}`,
+      );
+    }
+  }
+  return lines;
+}
+
+/** The reasons of a group, each once. */
+function groupReasons(view: GroupView, { members }: ViewedGroup): string[] {
+  const reasons = new Set<string>();
+  for (const member of members) {
+    const merge = view.mergeOf(member);
+    if (merge !== undefined) reasons.add(reasonOf(member, merge));
+  }
+  return [...reasons];
+}
+
+function sharedGroups(view: GroupView, style: Style): string[] {
+  const shared = view.groups.filter(({ members }) => members.length > 1);
+  if (shared.length === 0) return [];
+  const lines = ['', style.bold('Groups of more than one device')];
+  for (const group of shared.slice(0, MOST_REASONS)) {
+    const names = group.members.slice(0, MOST_MEMBERS).map(({ name }) => name);
+    const more = group.members.length - names.length;
+    lines.push(`group ${group.id}: ${names.join(' ')}${more > 0 ? ` and ${more} more` : ''}`);
+    const reasons = groupReasons(view, group);
+    for (const reason of reasons.slice(0, 3)) lines.push(style.dim(`  ${reason}`));
+    if (reasons.length > 3) {
+      lines.push(
+        style.dim(`  and ${reasons.length - 3} more reasons: uiommu why ${names[1] ?? ''}`),
+      );
+    }
+  }
+  const rest = shared.length - MOST_REASONS;
+  if (rest > 0) lines.push(style.dim(`and ${rest} more groups (--json has them all)`));
+  return lines;
+}
+
+function vfioUsers(machine: Machine, view: GroupView): Map<number, string[]> {
+  const users = new Map<number, string[]>();
+  if (machine.source !== 'host') return users;
+  const index = new HolderIndex();
+  for (const group of view.groups) {
+    const open = group.members.flatMap(({ name }) => index.holdersOf(name, group.id).holders);
+    const sentences = [
+      ...new Set(open.filter(({ kind }) => kind === 'vfio-user').map(({ sentence }) => sentence)),
+    ];
+    if (sentences.length > 0) users.set(group.id, sentences);
+  }
+  return users;
+}
+
+function disagreementLines(view: GroupView, style: Style): string[] {
+  const found = view.disagreements();
+  const [first] = found;
+  if (first === undefined) return [];
+  const computed = first.computed.map(({ name }) => name).join(' ');
+  return [
+    '',
+    style.warn(
+      `The kernel formed other groups than Linux 7.3's rules give for ${found.length} devices; first: ${first.device.name}, ` +
+        `by the rules with ${computed}. (A patched kernel, ACS overridden at boot, or another version.)`,
+    ),
+  ];
+}
+
+function textOutput(machine: Machine, view: GroupView, style: Style): string {
+  const status = iommuStatus(machine);
+  const groups = view.groups.length;
+  const lines = [
+    `${style.bold(machine.name)}: ${machine.deviceCount} devices, ${groups === 0 ? 'no' : groups} groups` +
+      (view.profile === 'linux' ? '' : ` (profile ${view.profile})`),
+    status.sentence,
+    '',
+  ];
+  if (machine.kind === 'selftest')
+    lines.push('The mock devices of this machine are made by the program that runs on it.');
+  else if (machine.deviceCount === 0) lines.push('There is no PCI device.');
+  else lines.push(...tree(machine, view, style), ...sharedGroups(view, style));
+  const users = vfioUsers(machine, view);
+  if (users.size > 0) lines.push('', style.bold('In use'));
+  for (const [id, sentences] of users)
+    lines.push(...sentences.map((sentence) => `group ${id}: ${sentence}`));
+  const others = [...machine.recordedGroups.values()].filter(
+    (group) => (group.others ?? []).length > 0,
+  );
+  if (others.length > 0) {
+    lines.push('', style.bold('Not PCI'));
+    lines.push(...others.map((group) => `group ${group.id}: ${(group.others ?? []).join(' ')}`));
+  }
+  lines.push(...disagreementLines(view, style));
+  if (machine.remarks.length > 0) {
+    lines.push('', ...machine.remarks.map((remark) => style.dim(`not read: ${remark}`)));
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+function jsonOutput(machine: Machine, view: GroupView): string {
+  const users = vfioUsers(machine, view);
+  const groups = view.groups.map((group) => {
+    const recorded = machine.recordedGroups.get(group.id);
+    const [first] = group.members;
+    return {
+      id: group.id,
+      type: recorded?.type === '' ? null : (recorded?.type ?? null),
+      members: group.members.map(({ name }) => name),
+      others: recorded?.others ?? [],
+      dma: first === undefined ? 'free' : dmaUse(view, first),
+      users: users.get(group.id) ?? [],
+      merges: group.members.flatMap((member) => mergeJson(view, member)),
+    };
+  });
+  const devices = [...machine.devices].map((device) => ({
+    address: device.name,
+    group: view.idOf(device) ?? null,
+    dma: dmaUse(view, device),
+    driver: device.facts.driver ?? null,
+    ids: idsOf(device),
+    class: device.classCode.toString(16).padStart(6, '0'),
+    what: whatIs(device),
+    role: roleOf(device),
+    label: device.facts.label ?? null,
+    behind: device.bus.self?.name ?? null,
+    physfn: device.physfn?.name ?? null,
+  }));
+  const { state, sentence } = iommuStatus(machine);
+  const head = {
+    name: machine.name,
+    source: machine.source,
+    profile: view.profile,
+    groupsFrom: view.source,
+  };
+  const iommu = {
+    state,
+    sentence,
+    instances: machine.iommus.map(({ name, kind }) => ({ name, kind })),
+  };
+  return `${JSON.stringify({ ...head, iommu, groups, devices, notRead: machine.remarks }, null, 2)}\n`;
+}
+
+function mergeJson(view: GroupView, device: PciDevice): object[] {
+  const merge = view.mergeOf(device);
+  if (merge === undefined) return [];
+  return [
+    {
+      device: device.name,
+      with: merge.with.name,
+      rule: merge.rule,
+      culprits: merge.culprits.map((culprit) => culprit.device.name),
+      because: reasonOf(device, merge),
+    },
+  ];
+}
+
+export const lsCommand: Command = {
+  name: 'ls',
+  summary: 'devices, groups and who may own their DMA, as a tree',
+  help: HELP,
+  run(args) {
+    const { values, positionals } = parseOptions('ls', args, MACHINE_OPTIONS);
+    if (positionals.length > 0) {
+      throw new UsageError(
+        `ls takes no "${positionals.join(' ')}"; for one device: uiommu why DEVICE`,
+      );
+    }
+    const profile = chosenProfile(values.profile);
+    const style = chosenStyle(values.color);
+    const machine = chosenMachine(values);
+    const view = new GroupView(machine, profile);
+    process.stdout.write(
+      values.json === true ? jsonOutput(machine, view) : textOutput(machine, view, style),
+    );
+    return 0;
+  },
+};
