@@ -16,6 +16,7 @@ import type { Slice } from './io-pagetable.ts';
 import { Pages, type Source } from './pages.ts';
 
 const PAGE = BigInt(PAGE_SIZE);
+const MAX_LENGTH = MAX_ADDRESS - PAGE;
 // The number of frames that one batch element can hold (MAX_NPFNS, a u32).
 const MAX_DMABUF_PAGES = 0xffff_ffffn;
 
@@ -88,12 +89,12 @@ function slice(
   },
 ): Slice {
   const { source, offset, length, prot } = what;
-  if (length > MAX_ADDRESS - PAGE || length === 0n) {
+  if (length > MAX_LENGTH || length === 0n) {
     throw new Errno('EINVAL', `length ${hex(length)} is not possible`);
   }
   const { environment } = context;
   environment.faults.alloc('page set');
-  const count = pageOf(length + BigInt(offset) + PAGE - 1n);
+  const count = pageOf(length) + Math.ceil((offsetOf(length) + offset) / PAGE_SIZE);
   const payer = payerOf(task, context.accountMode);
   const pages = new Pages(environment, {
     source,

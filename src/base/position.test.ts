@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import fc from 'fast-check';
+import {
+  MAX_ADDRESS,
+  addressOf,
+  firstOf,
+  lastOf,
+  lengthOf,
+  offsetOf,
+  pageOf,
+  spanOf,
+} from './position.ts';
+
+const address = fc.bigInt({ min: 0n, max: MAX_ADDRESS });
+
+test('positions: an address is its page times 4096 plus its offset, and comes back', () => {
+  const edges = [0n, 1n, 0xfffn, 0x1000n, 0xffff_ffffn, 2n ** 32n, 2n ** 53n + 1n, MAX_ADDRESS];
+  fc.assert(
+    fc.property(fc.oneof(address, fc.constantFrom(...edges)), (value) => {
+      assert.equal(BigInt(pageOf(value)) * 4096n + BigInt(offsetOf(value)), value);
+      assert.ok(offsetOf(value) < 4096);
+      assert.equal(addressOf(pageOf(value), offsetOf(value)), value);
+    }),
+  );
+});
+
+test('positions: a span keeps its ends and knows its length, up to all there is', () => {
+  fc.assert(
+    fc.property(address, address, (a, b) => {
+      const [first, last] = a < b ? [a, b] : [b, a];
+      const span = spanOf(first, last);
+      assert.equal(firstOf(span), first);
+      assert.equal(lastOf(span), last);
+      assert.equal(lengthOf(span), last - first + 1n);
+    }),
+  );
+  assert.equal(lengthOf(spanOf(0n, MAX_ADDRESS)), 2n ** 64n);
+});
