@@ -8,7 +8,7 @@
  *
  * Invariant: extents are disjoint. Unmapping takes away whole extents or cuts them between leaves.
  */
-import { PAGE_BYTES, addressOf, hex, showSpan } from '../base/position.ts';
+import { PAGE_BYTES, addressOf, contains, hex, showSpan } from '../base/position.ts';
 import { RangeMap, type Span } from '../base/range-map.ts';
 import type { Backing } from '../base/task.ts';
 import { pfnOf, type FrameRun } from '../machine/memory.ts';
@@ -127,7 +127,8 @@ export class ExtentTable implements PageTable {
       );
       if (extent === undefined) return;
       this.extents.delete(extent);
-      this.#keepOutside(extent, span);
+      if (!contains(span, extent)) this.#keepOutside(extent, span);
+      if (!endsBefore(extent, span)) return;
     }
   }
 
@@ -211,6 +212,14 @@ export class ExtentTable implements PageTable {
     // The caller aligned to the smallest size (iova_alignment), so this is a bug of ours.
     throw new Error(`no leaf size fits ${hex(phys)} at distance ${at} of ${showSpan(extent)}`);
   }
+}
+
+/** Whether something of `span` lies behind the extent. */
+function endsBefore(extent: Extent, span: Span): boolean {
+  return (
+    extent.lastPage < span.lastPage ||
+    (extent.lastPage === span.lastPage && extent.lastOffset < span.lastOffset)
+  );
 }
 
 function startsIn(extent: Extent, span: Span): boolean {

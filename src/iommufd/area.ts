@@ -99,14 +99,14 @@ export class Area implements Span {
       this.#holdsPages = true;
     }
     this.filled = true;
-    if (this.pages.isDmaBuf) this.pages.fills.add(this);
+    this.pages.fills?.add(this);
   }
 
   /** Takes the area out of all domains and lets go of its pages. */
   unfill(): void {
     if (!this.filled) return;
     this.filled = false;
-    this.pages.fills.delete(this);
+    this.pages.fills?.delete(this);
     this.unmapDomains();
     if (this.#holdsPages) this.pages.release(this.firstIndex, this.lastIndex);
     this.#holdsPages = false;
@@ -149,6 +149,17 @@ export class Area implements Span {
     const isFirst = index === this.firstIndex;
     const isLast = index + count - 1 === this.lastIndex;
     const offset = isFirst ? this.pageOffset : 0;
+    if (isFirst && isLast) {
+      domain.table.map({
+        span: this,
+        run,
+        page,
+        offset,
+        prot: this.prot,
+        small: this.iopt.largePagesOff,
+      });
+      return;
+    }
     const bytes = count * PAGE_BYTES - offset;
     const start = isFirst
       ? { page: this.firstPage, offset: this.firstOffset }

@@ -134,7 +134,8 @@ export class IoPagetable {
       if (area.accesses > 0) this.#evictAccesses(area);
       progress.bytes += lengthOf(area);
       this.#removeArea(area);
-      area = this.firstArea(range);
+      const isLast = area.lastPage === range.lastPage && area.lastOffset === range.lastOffset;
+      area = isLast ? undefined : this.firstArea(range);
     }
     return progress.bytes;
   }
@@ -330,8 +331,9 @@ export class IoPagetable {
   }
 
   #place(slices: readonly Slice[], { iova }: MapRequest): bigint {
-    const length = slices.reduce((sum, slice) => sum + slice.length, 0n);
-    if (length === 0n || length % BigInt(this.#alignment) !== 0n) {
+    let length = 0n;
+    for (const slice of slices) length += slice.length;
+    if (length === 0n || offsetOf(length) % this.#alignment !== 0) {
       throw new Errno(
         'EINVAL',
         `length ${hex(length)} is no multiple of the IOVA alignment ${hex(this.#alignment)}`,
@@ -354,7 +356,7 @@ export class IoPagetable {
 
   /** After iopt_check_iova. The allowed list is not asked: it limits only what is chosen automatically. */
   #checkFree(iova: bigint, length: bigint): void {
-    if (iova % BigInt(this.#alignment) !== 0n) {
+    if (offsetOf(iova) % this.#alignment !== 0) {
       throw new Errno(
         'EINVAL',
         `IOVA ${hex(iova)} is no multiple of the IOVA alignment ${hex(this.#alignment)}`,

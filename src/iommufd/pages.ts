@@ -61,8 +61,8 @@ export class Pages {
   users = 1;
   /** pages that are pinned now */
   pinned = 0;
-  /** areas of a dma-buf that show it in domains, for revocation */
-  readonly fills = new Set<{ unmapDomains(): void }>();
+  /** areas of a dma-buf that show it in domains, for revocation; other memory is never revoked */
+  readonly fills: Set<{ unmapDomains(): void }> | undefined;
   #revoked = false;
   readonly #pinning: Pinning;
   #pins: Pin[] = [];
@@ -73,6 +73,7 @@ export class Pages {
     this.count = options.count;
     this.writable = options.writable;
     this.payer = options.payer;
+    this.fills = options.source.kind === 'dmabuf' ? new Set() : undefined;
   }
 
   get(): this {
@@ -99,7 +100,7 @@ export class Pages {
   /** iopt_revoke_notify: takes the memory out of every domain that shows it. */
   revoke(): void {
     if (this.#revoked) return;
-    for (const fill of this.fills) fill.unmapDomains();
+    for (const fill of this.fills ?? []) fill.unmapDomains();
     this.#revoked = true;
   }
 
@@ -129,6 +130,11 @@ export class Pages {
   /** The frames of pages [first, last], all of which are pinned, in order. */
   pieces(first: number, last: number): Piece[] {
     const pieces: Piece[] = [];
+    const [only] = this.#pins;
+    const run = only?.runs[0];
+    if (run !== undefined && only?.first === first && run.count === last - first + 1) {
+      return [{ run, page: run.page, index: first, count: run.count }];
+    }
     for (const pin of this.#pins) {
       if (pin.last < first || pin.first > last) continue;
       let index = pin.first;
@@ -202,6 +208,12 @@ export class Pages {
 
   /** @returns how many pages were pinned for it */
   #addUser(first: number, last: number): number {
+    if (this.#pins.length === 0) {
+      const pin = this.#pin(first, last);
+      pin.users = 1;
+      this.#pins.push(pin);
+      return last - first + 1;
+    }
     const fresh = this.#pinMissing(first, last);
     this.#insert(fresh);
     this.#eachWithin(first, last, (pin) => {
@@ -212,6 +224,14 @@ export class Pages {
 
   /** @returns how many pages nobody uses any more; they are unpinned */
   #dropUser(first: number, last: number): number {
+    const [only] = this.#pins;
+    if (this.#pins.length === 1 && only?.first === first && only.last === last) {
+      only.users--;
+      if (only.users > 0) return 0;
+      this.#unpin(only);
+      this.#pins.pop();
+      return last - first + 1;
+    }
     let removed = 0;
     this.#eachWithin(first, last, (pin) => {
       pin.users--;
@@ -224,7 +244,6 @@ export class Pages {
   }
 
   #pinMissing(first: number, last: number): Pin[] {
-    if (this.#pins.length === 0) return [this.#pin(first, last)];
     this.#splitAt(first);
     this.#splitAt(last + 1);
     const fresh: Pin[] = [];
@@ -248,8 +267,10 @@ export class Pages {
   #pin(first: number, last: number): Pin {
     const { physical, faults } = this.#pinning;
     if (!this.isDmaBuf) faults.point('EFAULT', 'pinning pages');
-    const runs = this.#resolve(first, last - first + 1).flatMap((run) => physical.frames(run));
-    for (const run of runs) physical.pin(run);
+    const [run, ...more] = this.#resolve(first, last - first + 1);
+    const runs = run === undefined ? [] : physical.frames(run);
+    for (const other of more) runs.push(...physical.frames(other));
+    for (const pinned of runs) physical.pin(pinned);
     return { first, last, users: 0, runs };
   }
 
@@ -278,8 +299,7 @@ export class Pages {
 
   #insert(fresh: readonly Pin[]): void {
     if (fresh.length === 0) return;
-    this.#pins = this.#pins.length === 0 ? [...fresh] : [...this.#pins, ...fresh];
-    if (this.#pins.length > 1) this.#pins.sort((a, b) => a.first - b.first);
+    this.#pins = [...this.#pins, ...fresh].sort((a, b) => a.first - b.first);
   }
 
   #eachWithin(first: number, last: number, act: (pin: Pin) => void): void {

@@ -19,7 +19,12 @@ export const PAGE_SIZE = 4096;
 const WINDOW_PAGES = 2 ** 18;
 
 /** Frames of consecutive pages of one backing, all counted from the same top. */
-export type FrameRun = PageRun & { readonly top: number; readonly frames: Frames };
+export type FrameRun = PageRun & {
+  readonly top: number;
+  readonly frames: Frames;
+  /** place in the list of pins; -1 while nobody holds the run */
+  pinIndex: number;
+};
 
 /** Where a physical address lands. */
 export type Location = { readonly backing: Backing; readonly page: number };
@@ -30,7 +35,8 @@ type Window = { readonly frames: Frames; readonly top: number };
 export class Frames {
   readonly backing: Backing;
   readonly tops = new Map<number, number>();
-  readonly pins = new Set<FrameRun>();
+  /** in no order; each run knows its place */
+  readonly pins: FrameRun[] = [];
   dead = false;
 
   constructor(backing: Backing) {
@@ -49,15 +55,20 @@ export class PhysicalMemory {
   readonly #byBacking = new Map<Backing, Frames>();
   readonly #windows: (Window | undefined)[] = [];
   readonly #free: number[] = [];
+  // Calls come in neighbourhoods: the backing that was asked for last, and one of its windows.
+  #recent: Frames | undefined;
+  #recentWindow = -1;
+  #recentTop = 0;
 
   /**
    * Frames of a run of pages, in order, numbered on first use.
    * @returns one run, or more where windows of the backing were numbered at different times
    */
   frames(run: PageRun): FrameRun[] {
-    const frames = this.#framesOf(run.backing);
     const first = Math.floor(run.page / WINDOW_PAGES);
     const last = Math.floor((run.page + run.count - 1) / WINDOW_PAGES);
+    if (first === last) return [this.#within(run, first)];
+    const frames = this.#framesOf(run.backing);
     const runs: FrameRun[] = [];
     let page = run.page;
     let top = this.#top(frames, first, last);
@@ -65,7 +76,7 @@ export class PhysicalMemory {
       const next = window === last ? undefined : this.#top(frames, window + 1, last);
       if (next === top) continue;
       const end = window === last ? run.page + run.count : (window + 1) * WINDOW_PAGES;
-      runs.push({ backing: run.backing, page, count: end - page, top, frames });
+      runs.push({ backing: run.backing, page, count: end - page, top, frames, pinIndex: -1 });
       page = end;
       top = next ?? top;
     }
@@ -74,13 +85,19 @@ export class PhysicalMemory {
 
   /** Holds a run's pages in place; one call for each {@link unpin}. */
   pin(run: FrameRun): void {
-    run.frames.pins.add(run);
+    run.pinIndex = run.frames.pins.push(run) - 1;
   }
 
   unpin(run: FrameRun): void {
-    const { frames } = run;
-    frames.pins.delete(run);
-    if (frames.dead && frames.pins.size === 0) this.#drop(frames);
+    const { frames, pinIndex } = run;
+    const tail = frames.pins.pop();
+    if (tail === undefined || pinIndex === -1) throw new Error('a run is unpinned that is not');
+    if (tail !== run) {
+      frames.pins[pinIndex] = tail;
+      tail.pinIndex = pinIndex;
+    }
+    run.pinIndex = -1;
+    if (frames.dead && frames.pins.length === 0) this.#drop(frames);
   }
 
   /** How many pins hold one page. */
@@ -105,7 +122,7 @@ export class PhysicalMemory {
     const frames = this.#byBacking.get(backing);
     if (frames === undefined) return;
     frames.dead = true;
-    if (frames.pins.size === 0) this.#drop(frames);
+    if (frames.pins.length === 0) this.#drop(frames);
   }
 
   /** The page behind a frame number; undefined for a frame that nobody has. */
@@ -121,8 +138,19 @@ export class PhysicalMemory {
   /** All pins there are; for the leak check. */
   get pinCountTotal(): number {
     let count = 0;
-    for (const frames of this.#byBacking.values()) count += frames.pins.size;
+    for (const frames of this.#byBacking.values()) count += frames.pins.length;
     return count;
+  }
+
+  #within({ backing, page, count }: PageRun, window: number): FrameRun {
+    let frames = this.#recent;
+    if (frames?.backing !== backing || this.#recentWindow !== window) {
+      frames = this.#framesOf(backing);
+      this.#recentTop = this.#top(frames, window, window);
+      this.#recent = frames;
+      this.#recentWindow = window;
+    }
+    return { backing, page, count, top: this.#recentTop, frames, pinIndex: -1 };
   }
 
   #framesOf(backing: Backing): Frames {
@@ -136,6 +164,7 @@ export class PhysicalMemory {
 
   #drop(frames: Frames): void {
     this.#byBacking.delete(frames.backing);
+    this.#recent = undefined;
     this.#windows.forEach((window, index) => {
       if (window?.frames !== frames) return;
       this.#windows[index] = undefined;
