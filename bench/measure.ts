@@ -25,32 +25,37 @@ export type Skip = { readonly skip: string };
 /** What a file of bench/ exports as `benches`. */
 export type Bench = { readonly name: string; run(): Figure[] | Skip | Promise<Figure[] | Skip> };
 
-/** Does `count` operations; the result keeps the compiler from dropping them. */
-export type Slice = (count: number) => number;
+/** Does operations number `from` to `to` - 1; the result keeps the compiler from dropping them. */
+export type Slice = (from: number, to: number) => number;
 
 export type Timed = { readonly subject: number; readonly baseline: number };
 
-const ROUNDS = 25;
-// Of ascending times: not the very first, which may be a lucky one.
-const FAST = 2;
+const ROUNDS = 200;
+// Of ascending times, the one that counts, as a part of all: not the very first, which may be a lucky one.
+const FAST = 0.05;
+/** Slices last a few milliseconds at most, so that some of them are not interrupted. */
+const SLICE = 1_000;
 
 let kept = 0;
 
-function nanoseconds(slice: Slice, count: number): number {
+function nanoseconds(slice: Slice, from: number, to: number): number {
   const start = performance.now();
-  kept += slice(count);
-  return ((performance.now() - start) * 1e6) / count;
+  kept += slice(from, to);
+  return ((performance.now() - start) * 1e6) / (to - from);
 }
 
 function fast(times: readonly number[]): number {
-  return [...times].sort((a, b) => a - b)[FAST] ?? NaN;
+  return [...times].sort((a, b) => a - b)[Math.floor(times.length * FAST)] ?? NaN;
 }
 
-/** Nanoseconds an operation of several things, measured in turns. */
+/** Nanoseconds an operation of several things, measured in turns; each has `count` different operations. */
 export function compareAll(slices: readonly Slice[], count: number, rounds = ROUNDS): number[] {
   const times: number[][] = slices.map(() => []);
+  const length = Math.min(SLICE, count);
+  const turns = Math.floor(count / length);
   for (let round = 0; round < rounds; round++) {
-    slices.forEach((slice, i) => times[i]?.push(nanoseconds(slice, count)));
+    const from = (round % turns) * length;
+    slices.forEach((slice, i) => times[i]?.push(nanoseconds(slice, from, from + length)));
   }
   if (Number.isNaN(kept)) throw new Error('a benchmark computed nothing');
   return times.map(fast);

@@ -37,14 +37,14 @@ function lookups(): Figure[] {
     const asked = Float64Array.from({ length: OPERATIONS }, () => pages[next() % size] ?? 0);
     const timed = compare(
       {
-        subject: (count) => {
+        subject: (from, to) => {
           let found = 0;
-          for (let i = 0; i < count; i++) if (map.at(asked[i] ?? 0, 5) !== undefined) found++;
+          for (let i = from; i < to; i++) if (map.at(asked[i] ?? 0, 5) !== undefined) found++;
           return found;
         },
-        baseline: (count) => {
+        baseline: (from, to) => {
           let sum = 0;
-          for (let i = 0; i < count; i++) sum += binarySearch(sorted, asked[i] ?? 0);
+          for (let i = from; i < to; i++) sum += binarySearch(sorted, asked[i] ?? 0);
           return sum;
         },
       },
@@ -63,8 +63,8 @@ function changes(): Figure[] {
     const asked = Int32Array.from({ length: OPERATIONS }, () => next() % size);
     const timed = compare(
       {
-        subject: (count) => {
-          for (let i = 0; i < count; i++) {
+        subject: (from, to) => {
+          for (let i = from; i < to; i++) {
             const item = items[asked[i] ?? 0];
             if (item === undefined) continue;
             map.delete(item);
@@ -72,8 +72,8 @@ function changes(): Figure[] {
           }
           return map.size;
         },
-        baseline: (count) => {
-          for (let i = 0; i < count; i++) {
+        baseline: (from, to) => {
+          for (let i = from; i < to; i++) {
             const page = pages[asked[i] ?? 0] ?? 0;
             plain.delete(page);
             plain.set(page, i);
@@ -97,9 +97,9 @@ function gaps(): Figure[] {
   });
   const search =
     (map: RangeMap<Span> | undefined) =>
-    (count: number): number => {
+    (from: number, to: number): number => {
       let sum = 0;
-      for (let i = 0; i < count; i++) sum += map?.nextWideGap(0, 1 + (i & 1))?.firstPage ?? 0;
+      for (let i = from; i < to; i++) sum += map?.nextWideGap(0, 1 + (i & 1))?.firstPage ?? 0;
       return sum;
     };
   const [few = NaN, many = NaN] = compareAll([search(small), search(large)], 10_000);
