@@ -51,6 +51,8 @@ export type PageTable = {
   /** Takes away everything in `span`; holes are fine. */
   unmap(span: Span): void;
   walk(page: number, offset: number): Translation | undefined;
+  /** What is mapped, ascending and disjoint; for checks. */
+  spans(): Iterable<Span>;
   /** Physical address, or -1 where nothing is mapped. */
   translate(page: number, offset: number): number;
   /** A device wrote there; false where nothing is mapped. */
@@ -142,6 +144,10 @@ export class ExtentTable implements PageTable {
       offset: extent.page * PAGE_BYTES + extent.offset + delta,
       prot: extent.prot,
     };
+  }
+
+  spans(): Iterable<Span> {
+    return this.extents;
   }
 
   translate(page: number, offset: number): number {

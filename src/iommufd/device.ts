@@ -120,6 +120,12 @@ export class IommufdDevice extends IommufdObject {
     this.users--;
   }
 
+  /** Ends every attachment, PASIDs first, as a driver must before it unbinds. */
+  detachAll(): void {
+    const pasids = [...this.group.attached.keys()].filter((pasid) => this.isAttached(pasid));
+    for (const pasid of pasids.sort((a, b) => b - a)) this.detach(pasid);
+  }
+
   isAttached(pasid: number): boolean {
     return this.group.attached.get(pasid)?.devices.has(this.id) ?? false;
   }

@@ -34,6 +34,11 @@ export abstract class EventQueue extends IommufdObject {
     return fd;
   }
 
+  /** The client has the file open. */
+  get isOpen(): boolean {
+    return this.#file !== undefined;
+  }
+
   /** To be called whenever {@link isReadable} may have changed. */
   protected changed(): void {
     this.#file?.onReadable?.();

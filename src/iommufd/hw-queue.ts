@@ -24,6 +24,8 @@ export class HwQueue extends IommufdObject {
   readonly viommu: Viommu;
   readonly iova: bigint;
   readonly length: bigint;
+  /** set by the driver: the queue that must outlive this one; this one is a user of it */
+  dependsOn: HwQueue | undefined;
   /** set by the driver: takes the queue out of use */
   onDestroy: (() => void) | undefined;
   #access: Access | undefined;

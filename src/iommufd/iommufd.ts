@@ -12,6 +12,7 @@ import { PAGE_SIZE, type PhysicalMemory } from '../machine/memory.ts';
 import { Accounting } from './accounting.ts';
 import { Context, type Environment } from './context.ts';
 import { IommufdFile } from './file.ts';
+import { assertInvariants } from './invariants.ts';
 import { MmapWindows } from './mmap-windows.ts';
 import { MockIommu, type AllocMemory } from './selftest/mock-iommu.ts';
 
@@ -23,8 +24,8 @@ export type IommufdOptions = {
   readonly mock: boolean;
   /** memory of drivers that clients can map; plain buffers, which only this process sees, unless given */
   readonly alloc?: AllocMemory;
-  /** runs after every ioctl of every context (`--check`) */
-  readonly afterCall?: () => void;
+  /** look at all invariants after every ioctl (`--check`); a violation throws Error */
+  readonly check?: boolean;
 };
 
 export class Iommufd {
@@ -37,7 +38,12 @@ export class Iommufd {
   constructor(options: IommufdOptions) {
     const { physical, groups, faults, mock } = options;
     const iommu = mock ? new MockIommu(groups, options.alloc ?? plainMemory) : undefined;
-    this.#afterCall = options.afterCall;
+    this.#afterCall =
+      options.check === true
+        ? () => {
+            assertInvariants(this);
+          }
+        : undefined;
     this.environment = {
       physical,
       groups,

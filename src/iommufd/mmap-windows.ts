@@ -16,6 +16,9 @@ type Window = {
   readonly length: number;
 };
 
+/** A window with the mappings that show it now. */
+type Exported = Window & { mappings: number };
+
 /**
  * Offsets start here. Linux starts at the second page; any offset is good for a client, which must not guess it, and one
  * that nothing else uses lets a supervisor see such an mmap without looking at every other.
@@ -23,7 +26,7 @@ type Window = {
 export const FIRST_WINDOW_OFFSET = 0x5649_0000_0000_0000n;
 
 export class MmapWindows {
-  readonly #windows = new Map<bigint, Window>();
+  readonly #windows = new Map<bigint, Exported>();
 
   /** @returns the offset under which the window can be mapped */
   add(window: Window): bigint {
@@ -33,12 +36,19 @@ export class MmapWindows {
       if (taken === undefined) break;
       offset += BigInt(taken.length);
     }
-    this.#windows.set(offset, window);
+    this.#windows.set(offset, { ...window, mappings: 0 });
     return offset;
   }
 
   remove(offset: bigint): void {
     this.#windows.delete(offset);
+  }
+
+  /** How many mappings hold an owner. */
+  mappedBy(owner: IommufdObject): number {
+    return [...this.#windows.values()]
+      .filter((window) => window.owner === owner)
+      .reduce((sum, { mappings }) => sum + mappings, 0);
   }
 
   /** EINVAL (not whole pages, private), EPERM (executable), ENXIO (no such window, or not all of it). */
@@ -58,11 +68,13 @@ export class MmapWindows {
       );
     }
     window.owner.users++;
+    window.mappings++;
     return {
       backing: window.backing,
       page: 0,
       release: () => {
         window.owner.users--;
+        window.mappings--;
       },
     };
   }

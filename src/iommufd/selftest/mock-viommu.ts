@@ -63,6 +63,7 @@ export class MockViommu implements ViommuDriver {
       throw new Errno('EFAULT', 'the parent page table leads elsewhere than the pinned pages');
     }
     if (previous !== undefined) previous.users++;
+    queue.dependsOn = previous;
     this.#queues[index] = queue;
     queue.onDestroy = () => {
       this.#queues[index] = undefined;

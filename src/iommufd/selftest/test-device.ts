@@ -43,8 +43,9 @@ export class SelftestDevice extends IommufdObject {
     return this.#device.attach(NO_PASID, ptId);
   }
 
+  /** Linux detaches the RID alone here and warns if a PASID is left; the device then outlives its context. */
   override destroy(): void {
-    this.#device?.detach(NO_PASID);
+    this.#device?.detachAll();
     this.#device?.unbind();
     if (this.#mock !== undefined) this.#iommu.removeDevice(this.#mock);
   }
