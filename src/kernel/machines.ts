@@ -1,6 +1,9 @@
 /** The machines that are built in, by name. */
-import { Errno } from '../base/errno.ts';
-import { Kernel, type DeviceNode } from './kernel.ts';
+import { Faults } from '../base/faults.ts';
+import { GroupTable } from '../iommu/group.ts';
+import { Iommufd } from '../iommufd/iommufd.ts';
+import { PhysicalMemory } from '../machine/memory.ts';
+import { Kernel } from './kernel.ts';
 
 export type BootOptions = {
   /** look at all invariants after every call */
@@ -12,29 +15,30 @@ const MISC_MAJOR = 10;
 const IOMMU_MINOR = 125;
 const IOMMU_MODE = 0o660;
 
-const unfinished: DeviceNode = {
-  major: MISC_MAJOR,
-  minor: IOMMU_MINOR,
-  mode: IOMMU_MODE,
-  open: () => ({
-    name: '/dev/iommu',
-    ioctl: (task, command) => {
-      if (task.record !== undefined) task.record.call = `0x${command.toString(16)}`;
-      throw new Errno('ENOTTY', `0x${command.toString(16)} is no ioctl of /dev/iommu`);
-    },
-    release: () => undefined,
-  }),
-};
+function bootSelftest({ check = false }: BootOptions): Kernel {
+  const physical = new PhysicalMemory();
+  const iommufd = new Iommufd({
+    physical,
+    groups: new GroupTable(),
+    faults: new Faults(),
+    mock: true,
+    check,
+  });
+  const node = {
+    major: MISC_MAJOR,
+    minor: IOMMU_MINOR,
+    mode: IOMMU_MODE,
+    open: iommufd.open.bind(iommufd),
+  };
+  return new Kernel({
+    nodes: new Map([['/dev/iommu', node]]),
+    memory: physical,
+    leaks: () => iommufd.leaks(),
+  });
+}
 
 const BUILT_IN: ReadonlyMap<string, (options: BootOptions) => Kernel> = new Map([
-  [
-    'selftest',
-    () =>
-      new Kernel({
-        nodes: new Map([['/dev/iommu', unfinished]]),
-        memory: { pinnedPages: () => [], forget: () => undefined },
-      }),
-  ],
+  ['selftest', bootSelftest],
 ]);
 
 export const BUILT_IN_MACHINES: readonly string[] = [...BUILT_IN.keys()];
