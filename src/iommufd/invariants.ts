@@ -12,7 +12,7 @@ import type { Area } from './area.ts';
 import type { Context } from './context.ts';
 import { IommufdDevice } from './device.ts';
 import { EventQueue } from './eventq.ts';
-import type { HwPagetable} from './hw-pagetable.ts';
+import type { HwPagetable } from './hw-pagetable.ts';
 import { HwptNested, HwptPaging } from './hw-pagetable.ts';
 import { HwQueue } from './hw-queue.ts';
 import type { IoPagetable } from './io-pagetable.ts';

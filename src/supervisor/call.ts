@@ -106,7 +106,7 @@ export class Call implements Task {
       file,
       path,
       (fd, at) => listener.addFile(fd, at === undefined ? { cloexec } : { cloexec, at }),
-      this.thread.files,
+      { owner: this.thread.process, numbers: this.thread.files },
     );
   }
 }

@@ -27,9 +27,18 @@ import {
   writeByte,
 } from '../os/files.ts';
 import { O_NONBLOCK, O_RDONLY, O_RDWR } from '../os/numbers.ts';
+import { Placeholders, type Placeholder } from './placeholders.ts';
 
 /** What became of a file that was to go into a client's table. */
 export type Installer = (fd: number, at: number | undefined) => number;
+
+/** The table that a file goes into. */
+export type Table = {
+  /** who has it, by identity */
+  readonly owner: object;
+  /** open /proc/PID/fd of it */
+  readonly numbers: number;
+};
 
 /** One of our open files, known by its inode. */
 export class OpenEntry {
@@ -40,6 +49,8 @@ export class OpenEntry {
   readonly inode: number;
   /** our writing end of a stream's pipe */
   readonly pipe: number | undefined;
+  /** what keeps the number that Linux would have given to a stream */
+  placeholder: Placeholder | undefined;
   signalled = false;
   /** given for mappings of it; returned with the file */
   readonly grants: MmapGrant[] = [];
@@ -72,6 +83,7 @@ export class FileTable {
   /** Lowest number of streams. */
   readonly streamFloor: number;
   readonly #watcher = new InodeWatcher();
+  readonly #placeholders = new Placeholders();
   readonly #byInode = new Map<number, OpenEntry[]>();
   readonly #byWatch = new Map<number, OpenEntry>();
   readonly #byPipe = new Map<number, OpenEntry>();
@@ -113,16 +125,18 @@ export class FileTable {
   /**
    * Hands a new open file to a client.
    * @param install puts a descriptor of ours into the client's table
-   * @param numbers open /proc/PID/fd of the client, to find a free number for a stream
+   * @param table the client's, to find a number in
    * @returns number in the client's table; if that fails the file is released and Errno is thrown
    */
-  hand(file: OpenFile, path: string | undefined, install: Installer, numbers: number): number {
+  hand(file: OpenFile, path: string | undefined, install: Installer, table: Table): number {
     const storage = isStream(file) ? this.#pipe(file) : this.#memfd(file);
     const entry = new OpenEntry(file, path, storage);
-    const at = storage.pipe === undefined ? undefined : this.#freeStream(numbers);
+    const isPipe = storage.pipe !== undefined;
+    const at = isPipe ? this.#freeStream(table.numbers) : this.#placeholders.reusable(table);
     this.#add(entry, storage.watch);
     const number = install(storage.fd, at);
     closeFile(storage.fd);
+    if (number >= 0 && isPipe) entry.placeholder = this.#placeholders.install(table, install);
     if (number >= 0) return number;
     // Our close was the last one: the release arrives by the usual way.
     this.drain();
@@ -136,6 +150,11 @@ export class FileTable {
     const number = install(fd, this.#freeStream(numbers));
     closeFile(fd);
     return number === -9 ? -24 : number;
+  }
+
+  /** A client is about to close a stream: the number that it stood for is free for the next file of ours. */
+  closing(entry: OpenEntry, table: Table): void {
+    if (entry.placeholder !== undefined) this.#placeholders.leave(table, entry.placeholder);
   }
 
   /** Releases the files whose last user has gone. */

@@ -2,7 +2,7 @@
  * Which system calls of a client are looked at. Everything else runs at native speed. Looked at are: calls that take a
  * path (and the stat family, which may be asked about one of our files); ioctls of type ';', the letter of iommufd and
  * VFIO; shared mappings of files; reads and writes of file numbers from the stream floor on, where our files live whose
- * data we make (event queues); the end of a process, for the memory that outlives it.
+ * data we make (event queues), and closing those; the end of a process, for the memory that outlives it.
  *
  * The end of a single thread is not looked at: our own launching thread is under the filter too, and the main thread joins it,
  * deaf to calls meanwhile.
@@ -37,7 +37,7 @@ export const REGION_OFFSET_PREFIX = 0x56490000;
 const PREFIX_MASK = 0xffff0000;
 
 // By their first argument alone.
-const STREAM_CALLS = [NR.read, NR.write, NR.readv, NR.writev, NR.dup];
+const STREAM_CALLS = [NR.read, NR.write, NR.readv, NR.writev, NR.dup, NR.close];
 // By their first argument, or by their offset.
 const POSITIONED_CALLS = [NR.pread64, NR.pwrite64, NR.preadv, NR.pwritev, NR.preadv2, NR.pwritev2];
 const ALWAYS = [

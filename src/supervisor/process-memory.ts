@@ -102,8 +102,9 @@ export class ClientSpace implements AddressSpace {
     this.#memory = memory;
   }
 
+  // Asked anew: who waited for the end of a process may call before the loop has heard of it.
   get exited(): boolean {
-    return this.#exited;
+    return !this.alive;
   }
 
   /** Somebody still runs in it. */

@@ -6,7 +6,7 @@ import { exec, exit } from './lifetime.ts';
 import { mmap } from './mmap.ts';
 import { open } from './open.ts';
 import { access, readlink, stat, xattr } from './stat.ts';
-import { duplicate, readWrite } from './stream.ts';
+import { close, duplicate, readWrite } from './stream.ts';
 
 const HANDLERS = {
   ioctl,
@@ -39,6 +39,7 @@ const HANDLERS = {
   pwritev: readWrite,
   preadv2: readWrite,
   pwritev2: readWrite,
+  close,
   dup: duplicate,
   fcntl: duplicate,
   execve: exec,
