@@ -4,9 +4,11 @@
  */
 import { Errno } from '../base/errno.ts';
 import type { Backing, OpenFile, Task } from '../base/task.ts';
+import { FAIL_NTH, type TaskFaults } from './fail-nth.ts';
 
-/** A character device in the tree of names. */
+/** A character device in the tree of names, or with `regular` a file that the kernel makes up as it is read. */
 export type DeviceNode = {
+  readonly regular?: boolean;
   readonly major: number;
   readonly minor: number;
   /** permission bits; the owner is whoever runs uiommu */
@@ -18,9 +20,14 @@ export type DeviceNode = {
 export type Names = {
   /** The node at an absolute path without symbolic links, "." and ".."; undefined if the host's file is meant. */
   lookup(path: string): DeviceNode | undefined;
-  /** Last components of all nodes: a path without any of these cannot name one, unless through a symbolic link. */
+  /** Folders of ordinary files by absolute path, laid over the host's. */
+  readonly folders: ReadonlyMap<string, Folder>;
+  /** Last components of all nodes and folders: a path without any of these names none, unless through a symbolic link. */
   readonly basenames: ReadonlySet<string>;
 };
+
+/** Names with the contents of files, or folders. */
+export type Folder = { readonly [name: string]: string | Folder };
 
 /** What the supervisor must know of the machine's physical memory (machine/memory.ts), to keep pinned pages reachable. */
 export type PinnedMemory = {
@@ -33,13 +40,18 @@ export type PinnedMemory = {
 export type KernelParts = {
   /** device nodes by absolute path */
   readonly nodes: ReadonlyMap<string, DeviceNode>;
+  readonly folders?: ReadonlyMap<string, Folder>;
   readonly memory: PinnedMemory;
+  /** fault injection: each thread can make one of its next calls fail, as by /proc/self/task/TID/fail-nth */
+  readonly faults?: TaskFaults;
   /** what the machine still holds though every file is closed, in plain words */
   leaks?(): readonly string[];
 };
 
+/** The machine as a run sees it: names, and calls that begin and end. */
 export class Kernel implements Names {
   readonly nodes: ReadonlyMap<string, DeviceNode>;
+  readonly folders: ReadonlyMap<string, Folder>;
   readonly basenames: ReadonlySet<string>;
   readonly memory: PinnedMemory;
   readonly #parts: KernelParts;
@@ -49,18 +61,30 @@ export class Kernel implements Names {
     this.#parts = parts;
     this.nodes = nodes;
     this.memory = memory;
-    this.basenames = new Set(
-      [...nodes.keys()].map((path) => path.slice(path.lastIndexOf('/') + 1)),
-    );
+    this.folders = parts.folders ?? new Map();
+    const paths = [...nodes.keys(), ...this.folders.keys(), ...(parts.faults ? [FAIL_NTH] : [])];
+    this.basenames = new Set(paths.map((path) => path.slice(path.lastIndexOf('/') + 1)));
   }
 
   lookup(path: string): DeviceNode | undefined {
-    return this.nodes.get(path);
+    const { faults } = this.#parts;
+    return (
+      this.nodes.get(path) ?? (faults && path.endsWith(FAIL_NTH) ? faults.node(path) : undefined)
+    );
+  }
+
+  /** A call of a thread begins: what it set to fail applies to it alone. Pairs with {@link endCall}. */
+  beginCall(tid: number): void {
+    this.#parts.faults?.begin(tid);
+  }
+
+  endCall(tid: number): void {
+    this.#parts.faults?.end(tid);
   }
 
   /** Opens a device node, as open(2) does for a process that may. ENOENT for a name that is not of this machine. */
   open(path: string, task: Task): OpenFile {
-    const node = this.nodes.get(path);
+    const node = this.lookup(path);
     if (node === undefined) throw new Errno('ENOENT', `this machine has no ${path}`);
     return node.open(task);
   }

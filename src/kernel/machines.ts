@@ -3,6 +3,7 @@ import { Faults } from '../base/faults.ts';
 import { GroupTable } from '../iommu/group.ts';
 import { Iommufd } from '../iommufd/iommufd.ts';
 import { PhysicalMemory } from '../machine/memory.ts';
+import { FAULT_SWITCHES, TaskFaults } from './fail-nth.ts';
 import { Kernel } from './kernel.ts';
 
 export type BootOptions = {
@@ -17,10 +18,11 @@ const IOMMU_MODE = 0o660;
 
 function bootSelftest({ check = false }: BootOptions): Kernel {
   const physical = new PhysicalMemory();
+  const faults = new Faults();
   const iommufd = new Iommufd({
     physical,
     groups: new GroupTable(),
-    faults: new Faults(),
+    faults,
     mock: true,
     check,
   });
@@ -32,6 +34,8 @@ function bootSelftest({ check = false }: BootOptions): Kernel {
   };
   return new Kernel({
     nodes: new Map([['/dev/iommu', node]]),
+    folders: new Map([['/sys/kernel/debug', FAULT_SWITCHES]]),
+    faults: new TaskFaults(faults),
     memory: physical,
     leaks: () => iommufd.leaks(),
   });

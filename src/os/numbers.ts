@@ -23,6 +23,8 @@ export const NR = {
   ftruncate: 77,
   creat: 85,
   readlink: 89,
+  capget: 125,
+  capset: 126,
   prctl: 157,
   getxattr: 191,
   lgetxattr: 192,

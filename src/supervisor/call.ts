@@ -60,6 +60,7 @@ export class Call implements Task {
 
   /** The call is over: nothing may be reached by way of its thread any more. */
   end(): void {
+    this.#context.names.endCall(this.tid);
     if (this.#memory !== undefined) this.#memory.caller = 0;
   }
 
@@ -73,8 +74,10 @@ export class Call implements Task {
   }
 
   capable(capability: Capability): boolean {
-    if (this.#context.asRoot) return true;
-    return (this.status.capabilities & (1n << CAPABILITY_BIT[capability])) !== 0n;
+    const held = this.#context.asRoot
+      ? this.thread.process.rootCapabilities
+      : this.status.capabilities;
+    return (held & (1n << CAPABILITY_BIT[capability])) !== 0n;
   }
 
   file(fd: number): OpenFile | undefined {
@@ -125,6 +128,7 @@ export function beginCall(
   const caller = thread ?? context.processes.thread(context.listener.tid);
   if (caller === undefined) throw new Errno('ESRCH', 'the calling thread has ended');
   const call = new Call(context, caller);
+  context.names.beginCall(caller.tid);
   context.current.call = call;
   if (context.current.observed) context.current.arguments = text();
   return call;

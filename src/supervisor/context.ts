@@ -1,5 +1,6 @@
 /** What the handling of a call works with: the parts of one run. */
-import type { Names } from '../kernel/kernel.ts';
+import type { Kernel } from '../kernel/kernel.ts';
+import type { Trees } from './trees.ts';
 import type { Listener } from '../os/seccomp.ts';
 import type { Call } from './call.ts';
 import type { FileTable } from './files.ts';
@@ -11,7 +12,9 @@ export type Context = {
   readonly files: FileTable;
   readonly processes: ProcessTable;
   readonly shared: SharedMemories;
-  readonly names: Names;
+  readonly names: Kernel;
+  /** the folders of the machine, as they stand in the host's file system */
+  readonly trees: Trees;
   /** the call that is being handled, once it is known to be about something of ours */
   readonly current: Current;
   /** clients count as root on the machine, whoever they are on the host */

@@ -18,12 +18,17 @@ import type { OpenEntry } from './files.ts';
 import { threadStatus } from './process-table.ts';
 
 const MAX_LINKS = 40;
+const PROCESS_STATUS = /^\/proc\/(\d+)\/status$/;
 
 /** What a path means. */
 export type Found =
   | { readonly kind: 'node'; readonly path: string; readonly node: DeviceNode }
   /** /proc/PID/fd/N of an open file of ours, not followed or followed */
-  | { readonly kind: 'file'; readonly entry: OpenEntry; readonly followed: boolean };
+  | { readonly kind: 'file'; readonly entry: OpenEntry; readonly followed: boolean }
+  /** something in a folder of ours, which is a real one elsewhere */
+  | { readonly kind: 'real'; readonly path: string; readonly real: string }
+  /** /proc/PID/status of a process, which counts locked pages */
+  | { readonly kind: 'status'; readonly path: string; readonly pid: number };
 
 export type PathQuestion = {
   readonly directory: number;
@@ -38,7 +43,7 @@ function lastComponent(path: string): string {
 }
 
 function promising(names: Names, { path }: PathQuestion): boolean {
-  if (path.includes('/fd/') || /^\d+$/.test(path)) return true;
+  if (path.includes('/fd/') || path.endsWith('/status') || /^\d+$/.test(path)) return true;
   if (names.basenames.has(lastComponent(path))) return true;
   return path.split('/').some((component) => names.basenames.has(component));
 }
@@ -103,10 +108,20 @@ class Walk {
       const next = `${this.#at}/${component}`;
       const node = this.#context.names.lookup(next);
       if (node !== undefined) return nodeAt(next, node, last && !trailing);
+      if (this.#context.names.folders.has(next)) return this.#inFolder(next);
+      const status = last ? PROCESS_STATUS.exec(next) : null;
+      if (status !== null) return { kind: 'status', path: next, pid: Number(status[1]) };
       const step = this.#step(next, { last, follow: !last || follow || trailing });
       if (step !== 'on') return step;
     }
     return undefined;
+  }
+
+  #inFolder(root: string): Found | undefined {
+    const real = this.#context.trees.real(root, this.#rest);
+    return real === undefined
+      ? undefined
+      : { kind: 'real', path: [root, ...this.#rest].join('/'), real };
   }
 
   // One component of the host's: enters it, follows it, or finds a file of ours behind it.

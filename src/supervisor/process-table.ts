@@ -12,12 +12,17 @@ import { O_DIRECTORY, O_RDONLY } from '../os/numbers.ts';
 import { compareAddressSpaces, openProcess, signalProcess } from '../os/process.ts';
 import { ClientSpace, type ClientMemory } from './process-memory.ts';
 
+/** Those that Linux 7.3 knows, CAP_CHECKPOINT_RESTORE the last (include/uapi/linux/capability.h). */
+export const ALL_CAPABILITIES = (1n << 41n) - 1n;
+
 export class ClientProcess {
   readonly pid: number;
   /** readable when the process has ended */
   readonly pidfd: number;
   readonly threads = new Set<ClientThread>();
   space: ClientSpace | undefined;
+  /** effective capabilities of one that counts as root on the machine; it can drop them (capset) */
+  rootCapabilities = ALL_CAPABILITIES;
   /** an exec was tried since the space was last seen alive */
   execTried = false;
 
@@ -171,6 +176,8 @@ export class ProcessTable {
       this.#events.add(process.pidfd, EPOLLIN);
     }
     process.space = this.#sharedSpace(process, status.parent);
+    const parent = this.#processes.get(status.parent);
+    if (parent !== undefined) process.rootCapabilities = parent.rootCapabilities;
     return process;
   }
 

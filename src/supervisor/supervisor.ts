@@ -18,6 +18,7 @@ import { NotifyLoop } from './notify.ts';
 import type { Observer } from './observer.ts';
 import { ProcessTable, threadStatus } from './process-table.ts';
 import { SharedMemories } from './shared-memory.ts';
+import { Trees } from './trees.ts';
 
 export type RunOptions = {
   /** program and arguments */
@@ -55,6 +56,7 @@ export class Supervisor {
   readonly #options: RunOptions;
   readonly #files: FileTable;
   readonly #filter: Uint8Array;
+  readonly #trees: Trees;
   readonly #fileLimit: number;
   #loop: NotifyLoop | undefined;
   #processes: ProcessTable | undefined;
@@ -70,6 +72,7 @@ export class Supervisor {
     const floor = Math.max(0, Math.min(this.#fileLimit, SELECT_LIMIT) - STREAM_ROOM);
     this.#files = new FileTable(floor, ({ link }) => this.#options.observer?.released(link));
     this.#filter = buildFilter(floor);
+    this.#trees = new Trees(options.kernel.folders);
   }
 
   /**
@@ -108,6 +111,7 @@ export class Supervisor {
       return { status: this.#status ?? 0, leaks: await this.#settle() };
     } finally {
       restore();
+      this.#trees.remove();
       this.#loop?.stop();
       await this.#launch?.stop();
     }
@@ -136,6 +140,7 @@ export class Supervisor {
       processes,
       shared,
       names: kernel,
+      trees: this.#trees,
       current,
       asRoot,
     };

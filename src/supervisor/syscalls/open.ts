@@ -1,5 +1,5 @@
 /** open, openat, openat2, creat of nodes of ours (after fs/namei.c, do_last and may_open). */
-import { Errno } from '../../base/errno.ts';
+import { Errno, errnoName } from '../../base/errno.ts';
 import type { OpenFile } from '../../base/task.ts';
 import type { DeviceNode } from '../../kernel/kernel.ts';
 import {
@@ -15,17 +15,21 @@ import {
   O_RDONLY,
   O_WRONLY,
 } from '../../os/numbers.ts';
+import { closeFile, openPath } from '../../os/files.ts';
 import { pieceView, readMemory } from '../../os/process.ts';
 import { beginCall } from '../call.ts';
 import { readPath } from '../client-string.ts';
 import { CONTINUE, type Context } from '../context.ts';
 import { findPath, type Found } from '../paths.ts';
+import { openStatus } from '../proc-status.ts';
 import { checkPermission, READ, WRITE } from '../permission.ts';
 import { flagText, pathText } from './text.ts';
 
 const OPEN_HOW_SIZE = 24;
 const RESOLVE_IN_ROOT = 0x10;
 const RESOLVE_BENEATH = 0x08;
+
+type NodeOrFile = Extract<Found, { kind: 'node' | 'file' }>;
 
 type Opening = { directory: number; address: bigint; flags: number };
 
@@ -73,8 +77,22 @@ function wanted(flags: number): number {
   }
 }
 
+/** Something in a folder of the machine: the file itself goes to the client, with what it asked for. */
+function openReal(
+  { listener }: Context,
+  { path, real }: { readonly path: string; readonly real: string },
+  flags: number,
+): number {
+  const fd = openPath(real, flags & ~O_CLOEXEC);
+  if (fd < 0) throw new Errno(errnoName(-fd) ?? 'EIO', `${path} cannot be opened`);
+  const number = listener.addFile(fd, { cloexec: (flags & O_CLOEXEC) !== 0 });
+  closeFile(fd);
+  if (number < 0) throw new Errno('EMFILE', "the client's table takes no further file");
+  return number;
+}
+
 // Reopening /proc/PID/fd/N of a device opens the device anew; other files of ours cannot be opened by name.
-function nodeOf(context: Context, found: Found): { path: string; node: DeviceNode } {
+function nodeOf(context: Context, found: NodeOrFile): { path: string; node: DeviceNode } {
   if (found.kind === 'node') return found;
   const { entry } = found;
   if (!found.followed) throw new Errno('ELOOP', `${entry.link} is a symbolic link here`);
@@ -97,6 +115,8 @@ export function open(context: Context): number {
   if (path === undefined) return CONTINUE;
   const found = findPath(context, { directory, path, follow: (flags & O_NOFOLLOW) === 0 });
   if (found === undefined) return CONTINUE;
+  if (found.kind === 'status') return openStatus(context, found.pid, flags);
+  if (found.kind === 'real') return openReal(context, found, flags);
   const call = beginCall(context, undefined, () => [
     ...pathText(context.listener.nr === NR.open, directory, path),
     flagText(flags),

@@ -1,6 +1,6 @@
 /** The stat family, access and readlink of what is ours: a memfd would show itself as a regular file. */
 import { Errno } from '../../base/errno.ts';
-import { identifyPath } from '../../os/files.ts';
+import { identifyPath, identity } from '../../os/files.ts';
 import {
   AT_EACCESS,
   AT_EMPTY_PATH,
@@ -19,6 +19,7 @@ import { checkPermission, owner } from '../permission.ts';
 import { pathText } from './text.ts';
 
 const S_IFCHR = 0o020000;
+const S_IFREG = 0o100000;
 const ANONYMOUS_MODE = 0o600;
 const DEVTMPFS_MINOR = 5;
 const ANON_INODE_MINOR = 15;
@@ -44,7 +45,8 @@ function nodeStatus(context: Context, path: string): Status | undefined {
   const { major, minor } = node;
   // The same for the path and for what was opened by it.
   const inode = 1000 + major * 2 ** 20 + minor;
-  return { device: DEVTMPFS_MINOR, inode, mode: S_IFCHR | node.mode, major, minor };
+  const type = node.regular === true ? S_IFREG : S_IFCHR;
+  return { device: DEVTMPFS_MINOR, inode, mode: type | node.mode, major, minor };
 }
 
 function fileStatus(context: Context, entry: OpenEntry): Status {
@@ -52,6 +54,12 @@ function fileStatus(context: Context, entry: OpenEntry): Status {
   if (node !== undefined) return node;
   const { inode } = entry;
   return { device: ANON_INODE_MINOR, inode, mode: ANONYMOUS_MODE, major: 0, minor: 0 };
+}
+
+function realStatus({ path, real }: { readonly path: string; readonly real: string }): Status {
+  if (identifyPath(real) < 0) throw new Errno('ENOENT', `${path} is not there`);
+  const { device, inode, mode } = identity;
+  return { device, inode, mode, major: 0, minor: 0 };
 }
 
 // struct stat of x86-64
@@ -143,6 +151,8 @@ function statusOf(context: Context, asked: Asked, path: string): Status | undefi
   const found = findPath(context, { directory: asked.directory, path, follow });
   if (found === undefined) return undefined;
   if (found.kind === 'node') return nodeStatus(context, found.path);
+  if (found.kind === 'real') return realStatus(found);
+  if (found.kind === 'status') return undefined;
   // The link itself is the host's.
   return found.followed ? fileStatus(context, found.entry) : undefined;
 }
@@ -173,7 +183,11 @@ export function access(context: Context): number {
   if (path === undefined) return CONTINUE;
   const follow = (flags & AT_SYMLINK_NOFOLLOW) === 0;
   const found = findPath(context, { directory, path, follow });
-  if (found === undefined) return CONTINUE;
+  if (found === undefined || found.kind === 'status') return CONTINUE;
+  if (found.kind === 'real') {
+    realStatus(found);
+    return 0;
+  }
   const name = found.kind === 'node' ? found.path : found.entry.path;
   const node = name === undefined ? undefined : context.names.lookup(name);
   if (name === undefined || node === undefined) return CONTINUE;
@@ -200,8 +214,10 @@ export function readlink(context: Context): number {
   if (path === undefined || size <= 0) return CONTINUE;
   const found = findPath(context, { directory, path, follow: false });
   if (found === undefined) return CONTINUE;
+  if (found.kind === 'status') return CONTINUE;
   const call = beginCall(context, undefined, () => pathText(first === 0, directory, path));
-  if (found.kind === 'node') throw new Errno('EINVAL', `${found.path} is not a symbolic link`);
+  if (found.kind === 'node' || found.kind === 'real')
+    throw new Errno('EINVAL', `${found.path} is not a symbolic link`);
   return copyLink(call, found.entry.link, listener.word(first + 1), size);
 }
 

@@ -1,6 +1,7 @@
 /** What happens at each call that the filter lets us see (filter.ts lists the same). */
 import { NR } from '../../os/numbers.ts';
 import type { SyscallHandler } from '../context.ts';
+import { capability } from './capability.ts';
 import { ioctl } from './ioctl.ts';
 import { exec, exit } from './lifetime.ts';
 import { mmap } from './mmap.ts';
@@ -39,6 +40,8 @@ const HANDLERS = {
   pwritev: readWrite,
   preadv2: readWrite,
   pwritev2: readWrite,
+  capget: capability,
+  capset: capability,
   close,
   dup: duplicate,
   fcntl: duplicate,
