@@ -5,7 +5,7 @@
  *
  * For each profileN.txt.gz in DIR (default: ../shared/oracle beside the repository, or UIOMMU_SHARED/oracle), DIR/abifuzz
  * runs under `uiommu run` for the seeds that the file holds. Of each seed that differs the first differing line is printed
- * with uiommu's reason, which comes from a trace of that seed alone. Exit status 1 if a profile has fewer identical seeds
+ * with uiommu's reason, which comes from a trace of that seed. Exit status 1 if a profile has fewer identical seeds
  * than its floor (oracle-floor.json, or --floor) or uiommu fails; 2 if the DIR given is not one; 0 otherwise, and where there
  * is nothing to compare with.
  */
@@ -15,7 +15,13 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { gunzipSync } from 'node:zlib';
 import { progress } from './progress.ts';
-import { firstDifference, ioctlOfLine, parseRecording, stretches } from './recording.ts';
+import {
+  countIoctls,
+  firstDifference,
+  ioctlOfLine,
+  parseRecording,
+  stretches,
+} from './recording.ts';
 import type { Difference, Recording } from './recording.ts';
 import { ROOT, runClient, type Run } from './run-client.ts';
 
@@ -90,43 +96,62 @@ async function runStretch(
 
 type Event = { readonly syscall?: string; readonly call?: string; readonly reason?: string };
 
-/** uiommu's reason for the call that a line tells of. */
-async function reasonFor(
+/** The ioctls of a run of some seeds, traced. */
+async function traced(
   profile: string,
-  seed: number,
-  lines: readonly string[],
-  at: number,
-): Promise<string> {
-  const index = ioctlOfLine(lines, at);
-  if (index === undefined) return 'no call';
+  first: number,
+  last: number,
+): Promise<{ run: Run; ioctls: Event[] }> {
   const folder = mkdtempSync(join(tmpdir(), 'uiommu-oracle-'));
   try {
     const file = join(folder, 'trace.jsonl');
-    const command = [abifuzz, String(seed), String(seed), String(STEPS), profile];
+    const command = [abifuzz, String(first), String(last), String(STEPS), profile];
     const options = [`--trace=${file}`, '--json'];
-    await runClient(command, { limitSeconds: LIMIT_SECONDS, options });
-    if (!existsSync(file)) return 'no trace was written';
-    const events = readFileSync(file, 'utf8')
-      .split('\n')
-      .filter((text) => text !== '')
-      .map((text) => JSON.parse(text) as Event)
+    const run = await runClient(command, { limitSeconds: LIMIT_SECONDS, options });
+    const text = existsSync(file) ? readFileSync(file, 'utf8') : '';
+    const events = text.split('\n').filter((each) => each !== '');
+    const ioctls = events
+      .map((each) => JSON.parse(each) as Event)
       .filter(({ syscall }) => syscall === 'ioctl');
-    const event = events[index];
-    if (event === undefined) return `the trace has only ${events.length} ioctls`;
-    return `${event.call ?? 'unknown ioctl'}: ${event.reason ?? 'no refusal'}`;
+    return { run, ioctls };
   } finally {
     rmSync(folder, { recursive: true });
   }
 }
 
+/**
+ * uiommu's reason for the call that a line of a seed tells of, from a trace of the seed alone; or, where the seed alone
+ * behaves differently (programs leave files open, so file numbers go on from seed to seed), of the stretch up to it.
+ */
+async function reasonFor(profile: string, seed: number, at: number, ours: Ours): Promise<string> {
+  const lines = ours.seeds.get(seed) ?? [];
+  const index = ioctlOfLine(lines, at);
+  if (index === undefined) return 'no call';
+  const alone = await traced(profile, seed, seed);
+  const same = parseRecording(alone.run.output).get(seed)?.[at] === lines[at];
+  if (same) return reasonOf(alone.ioctls[index]);
+  const first = stretches(ours.seeds.keys()).find(([from, to]) => from <= seed && seed <= to)?.[0];
+  if (first === undefined) return 'not reproduced';
+  const { ioctls } = await traced(profile, first, seed);
+  const before = [...ours.seeds]
+    .filter(([other]) => other >= first && other < seed)
+    .reduce((sum, [, each]) => sum + countIoctls(each), 0);
+  return reasonOf(ioctls[before + index]);
+}
+
+function reasonOf(event: Event | undefined): string {
+  if (event === undefined) return 'the trace ends before it';
+  return `${event.call ?? 'unknown ioctl'}: ${event.reason ?? 'no refusal'}`;
+}
+
 async function showDifference(
   profile: string,
   seed: number,
-  lines: readonly string[],
   difference: Difference,
+  all: Ours,
 ): Promise<void> {
   const { line: at, recorded, ours } = difference;
-  const reason = await reasonFor(profile, seed, lines, at);
+  const reason = await reasonFor(profile, seed, at, all);
   line.clear();
   console.log(`profile ${profile} seed ${seed} line ${at + 1}`);
   console.log(`  Linux   ${recorded ?? '(ends here)'}`);
@@ -155,7 +180,7 @@ async function compareSeed(
   const difference = firstDifference(recording.get(seed) ?? [], lines);
   if (difference === undefined) tally.identical++;
   else if (tally.differing++ < SHOWN || values.verbose) {
-    await showDifference(profile, seed, lines, difference);
+    await showDifference(profile, seed, difference, ours);
   }
 }
 

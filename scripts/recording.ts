@@ -52,12 +52,20 @@ export function firstDifference(
   return undefined;
 }
 
+// Every line is one ioctl, save this one.
+const isIoctl = (line: string): boolean => !line.startsWith('reopen ');
+
+/** How many ioctls lines of a recording tell of. */
+export function countIoctls(lines: readonly string[]): number {
+  return lines.filter(isIoctl).length;
+}
+
 /**
- * Which ioctl of the seed a line tells of: every line is one ioctl, save `reopen`.
- * @returns its position among the ioctls of the seed, from 0; undefined for a reopen
+ * Which ioctl of the seed a line tells of.
+ * @returns its position among the ioctls of the seed, from 0; undefined for a line that tells of none
  */
 export function ioctlOfLine(lines: readonly string[], line: number): number | undefined {
-  const isIoctl = (text: string): boolean => !text.startsWith('reopen ');
-  if (!isIoctl(lines[line] ?? 'reopen ')) return undefined;
-  return lines.slice(0, line).filter(isIoctl).length;
+  const text = lines[line];
+  if (text === undefined || !isIoctl(text)) return undefined;
+  return countIoctls(lines.slice(0, line));
 }

@@ -1,4 +1,7 @@
-/** Runs a program under `uiommu run` for the scripts that compare with Linux: output collected, time limited. */
+/**
+ * Runs a program under `uiommu run` for the scripts that compare with Linux: output collected, time limited. As root on the
+ * machine, because the real kernel's answers are those that root got.
+ */
 import { spawn } from 'node:child_process';
 import { performance } from 'node:perf_hooks';
 import { dirname, join } from 'node:path';
@@ -32,7 +35,16 @@ export type RunOptions = {
 /** @param command program and arguments */
 export async function runClient(command: readonly string[], options: RunOptions): Promise<Run> {
   const begun = performance.now();
-  const uiommu = [UIOMMU, 'run', '-m', 'selftest', ...(options.options ?? []), '--', ...command];
+  const uiommu = [
+    UIOMMU,
+    'run',
+    '-m',
+    'selftest',
+    '--as-root',
+    ...(options.options ?? []),
+    '--',
+    ...command,
+  ];
   const own = [process.execPath, ...uiommu];
   const [program = '', ...args] =
     options.merged === true ? ['sh', '-c', 'exec "$0" "$@" 2>&1', ...own] : own;
