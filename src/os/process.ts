@@ -59,20 +59,25 @@ const RLIMIT_NOFILE = 7;
 const RLIMIT_MEMLOCK = 8;
 const limits = allocate(16);
 
-function softLimit(pid: number, resource: number): number {
-  if (sys(NR.prlimit64, pid, resource, 0, limits.address) < 0) return Infinity;
-  const soft = limits.view.getBigUint64(0, true);
-  return soft === 0xffff_ffff_ffff_ffffn ? Infinity : Number(soft);
+type Limits = { readonly soft: number; readonly hard: number };
+
+function limitsOf(pid: number, resource: number): Limits | undefined {
+  if (sys(NR.prlimit64, pid, resource, 0, limits.address) < 0) return undefined;
+  const [soft = Infinity, hard = Infinity] = [0, 8].map((at) => {
+    const value = limits.view.getBigUint64(at, true);
+    return value === 0xffff_ffff_ffff_ffffn ? Infinity : Number(value);
+  });
+  return { soft, hard };
 }
 
 /** RLIMIT_MEMLOCK of a process in bytes. */
 export function memlockLimit(pid: number): number {
-  return softLimit(pid, RLIMIT_MEMLOCK);
+  return limitsOf(pid, RLIMIT_MEMLOCK)?.soft ?? Infinity;
 }
 
-/** RLIMIT_NOFILE of a process. */
-export function fileLimit(pid: number): number {
-  return softLimit(pid, RLIMIT_NOFILE);
+/** RLIMIT_NOFILE of a process; undefined where this may not be asked. */
+export function fileLimits(pid: number): Limits | undefined {
+  return limitsOf(pid, RLIMIT_NOFILE);
 }
 
 /** One mapping of an address space. */

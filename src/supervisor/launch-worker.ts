@@ -4,7 +4,7 @@
  * main thread must never wait for it.
  */
 import { spawn } from 'node:child_process';
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort } from 'node:worker_threads';
 
 import { installFilter, UnsupportedError } from '../os/seccomp.ts';
 import type { FromLauncher, LaunchOrder } from './launch.ts';
@@ -13,9 +13,7 @@ function post(message: FromLauncher): void {
   parentPort?.postMessage(message);
 }
 
-const order = workerData as LaunchOrder;
-
-function start(): void {
+function start(order: LaunchOrder): void {
   const child = spawn(order.file, order.args, { stdio: 'inherit', env: order.env });
   child.on('error', (error) => {
     post({ kind: 'failed', message: `cannot start ${order.file}: ${error.message}` });
@@ -23,14 +21,17 @@ function start(): void {
   child.on('exit', (code, signal) => {
     post({ kind: 'ended', code, signal });
   });
-  if (child.pid !== undefined) post({ kind: 'started', pid: child.pid });
+  if (child.pid !== undefined) post({ kind: 'started' });
 }
 
-try {
-  const listener = installFilter(order.program);
-  parentPort?.once('message', start);
-  post({ kind: 'ready', listener });
-} catch (error) {
-  if (!(error instanceof UnsupportedError)) throw error;
-  post({ kind: 'failed', message: error.message });
-}
+// First the filter, then, once somebody answers its calls, the program.
+parentPort?.once('message', (program: Uint8Array) => {
+  try {
+    const listener = installFilter(program);
+    parentPort?.once('message', start);
+    post({ kind: 'ready', listener });
+  } catch (error) {
+    if (!(error instanceof UnsupportedError)) throw error;
+    post({ kind: 'failed', message: error.message });
+  }
+});

@@ -13,7 +13,9 @@ import { Listener, UnsupportedError } from '../os/seccomp.ts';
 import type { Context } from './context.ts';
 import { FileTable } from './files.ts';
 import { buildFilter } from './filter.ts';
-import { clientFileLimit, Launch } from './launch.ts';
+import { clientFileLimit } from './file-limit.ts';
+import type { Launcher } from './launch.ts';
+import { LaunchError } from './launch.ts';
 import { NotifyLoop } from './notify.ts';
 import type { Observer } from './observer.ts';
 import { ProcessTable, threadStatus } from './process-table.ts';
@@ -35,7 +37,7 @@ export type RunResult = {
   readonly leaks: readonly string[];
 };
 
-export { UnsupportedError };
+export { LaunchError, UnsupportedError };
 
 /** Streams start this far below the limit of open files, and below what select(2) can name. */
 const STREAM_ROOM = 64;
@@ -60,14 +62,15 @@ export class Supervisor {
   readonly #fileLimit: number;
   #loop: NotifyLoop | undefined;
   #processes: ProcessTable | undefined;
-  #launch: Launch | undefined;
+  readonly #launcher: Launcher;
   #status: number | undefined;
   #hungUp = false;
   #finished: () => void = () => undefined;
   #failed: (error: Error) => void = () => undefined;
 
-  private constructor(options: RunOptions) {
+  private constructor(options: RunOptions, launcher: Launcher) {
     this.#options = options;
+    this.#launcher = launcher;
     this.#fileLimit = clientFileLimit();
     const floor = Math.max(0, Math.min(this.#fileLimit, SELECT_LIMIT) - STREAM_ROOM);
     this.#files = new FileTable(floor, ({ link }) => this.#options.observer?.released(link));
@@ -77,15 +80,16 @@ export class Supervisor {
 
   /**
    * Runs a program to its end.
-   * @throws UnsupportedError where the computer cannot do this
+   * @param launcher used up by this
+   * @throws UnsupportedError, LaunchError where the computer cannot do this
    */
-  static async run(options: RunOptions): Promise<RunResult> {
+  static async run(options: RunOptions, launcher: Launcher): Promise<RunResult> {
     if (process.platform !== 'linux' || process.arch !== 'x64') {
       throw new UnsupportedError(
         `uiommu run needs Linux on x86-64; this is ${process.platform} on ${process.arch}`,
       );
     }
-    return new Supervisor(options).#run();
+    return new Supervisor(options, launcher).#run();
   }
 
   async #run(): Promise<RunResult> {
@@ -96,15 +100,17 @@ export class Supervisor {
     over.catch(() => undefined);
     const restore = keepTerminalSignals();
     try {
-      this.#launch = await Launch.start(
+      await this.#launcher.start(
         { argv: this.#options.argv, filter: this.#filter, files: this.#fileLimit },
-        (listener) => {
-          this.#serve(listener);
-        },
-        (status) => {
-          this.#status = status;
-          void this.#launch?.stop();
-          this.#checkOver();
+        {
+          serve: (listener) => {
+            this.#serve(listener);
+          },
+          ended: (status) => {
+            this.#status = status;
+            void this.#launcher.stop();
+            this.#checkOver();
+          },
         },
       );
       await over;
@@ -113,7 +119,7 @@ export class Supervisor {
       restore();
       this.#trees.remove();
       this.#loop?.stop();
-      await this.#launch?.stop();
+      await this.#launcher.stop();
     }
   }
 

@@ -1,8 +1,8 @@
 /** `uiommu run`: an unmodified program on a machine made of software. */
 import { closeSync, openSync, writeSync } from 'node:fs';
 
-import { bootMachine, BUILT_IN_MACHINES } from '../../kernel/machines.ts';
 import type { Kernel } from '../../kernel/kernel.ts';
+import type { Launcher } from '../../supervisor/launch.ts';
 import type { CallEvent, Observer } from '../../supervisor/observer.ts';
 import type { RunOptions, RunResult } from '../../supervisor/supervisor.ts';
 import { UsageError, type Command } from '../command.ts';
@@ -13,7 +13,7 @@ Runs an unmodified program on a machine made of software: it finds /dev/iommu th
 No root is needed, nothing is installed. Standard input, output and terminal are the program's own; the exit status is
 the program's, 128+N if signal N killed it, 125 if uiommu itself failed. Programs that it leaves in the background are waited for.
 
-  -m, --machine NAME   the machine (default: selftest). Built in: ${BUILT_IN_MACHINES.join(', ')}
+  -m, --machine NAME   the machine (default: selftest). Built in: selftest
       --trace[=FILE]   print each call to the machine, decoded, with the reason of every refusal
       --json           the trace as JSON, one object a line
       --summary        say at the end what happened
@@ -98,7 +98,8 @@ function setFlag(options: Options, name: string, value: string | undefined): voi
   }
 }
 
-function boot({ machine, check }: Options): Kernel {
+async function boot({ machine, check }: Options): Promise<Kernel> {
+  const { bootMachine, BUILT_IN_MACHINES } = await import('../../kernel/machines.ts');
   const kernel = bootMachine(machine, { check });
   if (kernel !== undefined) return kernel;
   throw new UsageError(`run: no machine "${machine}"; built in: ${BUILT_IN_MACHINES.join(', ')}`);
@@ -166,22 +167,33 @@ function openTrace(path: string): number {
 // Told apart from the program's own failures as far as one number can, the way env, timeout and container tools do it.
 const OWN_FAILURE = 125;
 
-async function supervise(options: RunOptions): Promise<RunResult | undefined> {
+async function supervise(options: RunOptions, launcher: Launcher): Promise<RunResult | undefined> {
   const supervisor = await import('../../supervisor/supervisor.ts');
   try {
-    return await supervisor.Supervisor.run(options);
+    return await supervisor.Supervisor.run(options, launcher);
   } catch (error) {
-    const known =
-      error instanceof supervisor.UnsupportedError || error instanceof supervisor.EngineError;
+    const { EngineError: engine, LaunchError: launch, UnsupportedError: unsupported } = supervisor;
+    const known = [engine, launch, unsupported].some((type) => error instanceof type);
     if (!known) throw error;
-    writeAll(STDERR, `uiommu: ${error.message}\n`);
+    writeAll(STDERR, `uiommu: ${(error as Error).message}\n`);
     return undefined;
   }
 }
 
 async function run(args: readonly string[]): Promise<number> {
   const options = parse(args);
-  const kernel = boot(options);
+  // First of all, so that the thread comes up while the rest is loaded.
+  const { startLauncher } = await import('../../supervisor/launch.ts');
+  const launcher = startLauncher();
+  try {
+    return await runOn(launcher, options);
+  } finally {
+    await launcher.stop();
+  }
+}
+
+async function runOn(launcher: Launcher, options: Options): Promise<number> {
+  const kernel = await boot(options);
   const observers: Observer[] = [];
   let traceFile: number | undefined;
   if (options.trace !== undefined) {
@@ -194,12 +206,15 @@ async function run(args: readonly string[]): Promise<number> {
     : undefined;
   if (summary !== undefined) observers.push(summary);
   const observer = both(observers);
-  const result = await supervise({
-    argv: options.argv,
-    kernel,
-    asRoot: options.asRoot,
-    ...(observer === undefined ? {} : { observer }),
-  });
+  const result = await supervise(
+    {
+      argv: options.argv,
+      kernel,
+      asRoot: options.asRoot,
+      ...(observer === undefined ? {} : { observer }),
+    },
+    launcher,
+  );
   if (result === undefined) return OWN_FAILURE;
   const { status, leaks } = result;
   if (traceFile !== undefined && traceFile !== STDERR) closeSync(traceFile);
