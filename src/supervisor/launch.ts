@@ -54,7 +54,7 @@ export class Launcher {
   readonly #worker = new Worker(new URL('./launch-worker.js', import.meta.url));
 
   /** Installs the filter and starts the program; resolves once it runs. */
-  start(client: Client, { serve, ended }: LaunchEvents): Promise<void> {
+  start(client: Client, events: LaunchEvents): Promise<void> {
     const worker = this.#worker;
     const order: LaunchOrder = {
       file: '/bin/sh',
@@ -66,7 +66,7 @@ export class Launcher {
       worker.on('message', (message: FromLauncher) => {
         switch (message.kind) {
           case 'ready':
-            serve(message.listener);
+            events.serve(message.listener);
             worker.postMessage({ ...order, env: { ...order.env } });
             return;
           case 'started':
@@ -76,7 +76,7 @@ export class Launcher {
             reject(new LaunchError(message.message));
             return;
           case 'ended':
-            ended(exitStatus(message));
+            events.ended(exitStatus(message));
         }
       });
       worker.postMessage(client.filter);
