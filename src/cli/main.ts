@@ -1,22 +1,19 @@
 /** The command line: finds the subcommand, shows help, turns wrong usage into one message and exit status 2. */
 import { UsageError, type Command } from './command.ts';
-import { captureCommand } from './commands/capture.ts';
-import { diffCommand } from './commands/diff.ts';
-import { lsCommand } from './commands/ls.ts';
-import { runCommand } from './commands/run.ts';
-import { whyCommand } from './commands/why.ts';
 
-const COMMANDS: readonly Command[] = [
-  runCommand,
-  lsCommand,
-  whyCommand,
-  diffCommand,
-  captureCommand,
+// Loaded when asked for: what the other commands need would be most of the start-up of `run`.
+const COMMANDS: readonly (readonly [name: string, load: () => Promise<Command>])[] = [
+  ['run', async () => (await import('./commands/run.ts')).runCommand],
+  ['ls', async () => (await import('./commands/ls.ts')).lsCommand],
+  ['why', async () => (await import('./commands/why.ts')).whyCommand],
+  ['diff', async () => (await import('./commands/diff.ts')).diffCommand],
+  ['capture', async () => (await import('./commands/capture.ts')).captureCommand],
 ];
 
-function overview(): string {
-  const width = Math.max(4, ...COMMANDS.map(({ name }) => name.length));
-  const rows = COMMANDS.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`);
+async function overview(): Promise<string> {
+  const commands = await Promise.all(COMMANDS.map(([, load]) => load()));
+  const width = Math.max(4, ...commands.map(({ name }) => name.length));
+  const rows = commands.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary}`);
   return [
     'uiommu: IOMMU groups, DMA ownership, IOMMUFD and VFIO of Linux, in user space',
     '',
@@ -29,13 +26,13 @@ function overview(): string {
   ].join('\n');
 }
 
-function find(name: string): Command {
-  const command = COMMANDS.find((candidate) => candidate.name === name);
+async function find(name: string): Promise<Command> {
+  const command = COMMANDS.find(([candidate]) => candidate === name);
   if (command === undefined) {
-    const names = COMMANDS.map((candidate) => candidate.name).join(', ');
+    const names = COMMANDS.map(([candidate]) => candidate).join(', ');
     throw new UsageError(`unknown command "${name}"; there are: ${names}`);
   }
-  return command;
+  return command[1]();
 }
 
 /**
@@ -47,10 +44,10 @@ export async function main(args: readonly string[]): Promise<number> {
   const [name, ...rest] = args;
   try {
     if (name === undefined || name === '--help' || name === '-h' || (name === 'help' && !rest[0])) {
-      process.stdout.write(overview());
+      process.stdout.write(await overview());
       return name === undefined ? 2 : 0;
     }
-    const command = find(name === 'help' ? (rest[0] ?? '') : name);
+    const command = await find(name === 'help' ? (rest[0] ?? '') : name);
     const own = rest.slice(0, rest.includes('--') ? rest.indexOf('--') : rest.length);
     if (name === 'help' || own.includes('--help')) {
       process.stdout.write(command.help);
