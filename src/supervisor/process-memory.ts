@@ -182,7 +182,8 @@ export class ClientSpace implements AddressSpace {
 
   /** Copies what is pinned, because the address space may be gone at the next look. */
   preserve(): void {
-    if (this.#exited || this.users.size > 1) return;
+    // After an exec nothing is left to copy, and what was copied before must stay.
+    if (!this.alive || this.users.size > 1) return;
     for (const backing of this.#private.values()) {
       const pages = this.#memory.pins.pinnedPages(backing);
       if (pages.length > 0) backing.preserve(this.#memFile(), pages);
