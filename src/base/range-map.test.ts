@@ -154,7 +154,7 @@ test('RangeMap answers as a plain sorted array does, ranges in pages or smaller'
   );
 });
 
-// The tree has three levels from some 4,000 ranges on; these grow and shrink it through them.
+// The tree has three levels from some 2,000 ranges on; these grow and shrink it through them.
 for (const order of ['scattered', 'ascending', 'descending', 'bytes'] as const) {
   test(`RangeMap keeps its invariants while it grows to 20,000 ranges and shrinks, ${order}`, () => {
     const next = numbers(order.length);

@@ -21,13 +21,15 @@
  */
 import {
   FANOUT,
+  LEAF,
   gapBetween,
   InnerPool,
   keyOf,
   LeafPool,
   NONE,
   PAGE_BYTES,
-  upperBound,
+  upperBoundInner,
+  upperBoundLeaf,
 } from './range-nodes.ts';
 import type { Span } from './range-nodes.ts';
 
@@ -36,8 +38,10 @@ export type { Span } from './range-nodes.ts';
 /* eslint-disable @typescript-eslint/no-non-null-assertion -- every index lies within its array by the invariants above;
    asking again would cost on each step of each search */
 
-const FEW = FANOUT / 4; // a node with fewer is joined with a neighbour
-const MANY = (FANOUT * 3) / 4; // unless both together are more
+// Where a node that lost something has fewer than FEW parts of what it can hold, it is joined with a neighbour, unless
+// both together would have more than MANY.
+const FEW = 1 / 4;
+const MANY = 3 / 4;
 
 export class RangeMap<T extends Span> {
   #size = 0;
@@ -155,20 +159,23 @@ export class RangeMap<T extends Span> {
     if (next !== NONE && !leaves.startsAfter(next, lastPage, lastOffset)) {
       throw new Error(`${show(item)} overlaps ${show(leaves.itemAt(next)!)}`);
     }
-    if (leaves.counts[this.#leaf] === FANOUT) this.#split(keyOf(firstPage, firstOffset));
+    if (leaves.counts[this.#leaf] === LEAF) this.#split(keyOf(firstPage, firstOffset));
     const leaf = this.#leaf;
     leaves.insert(leaf, this.#index, item);
     this.#size++;
     this.#changes++;
-    const gap = leaves.gap(leaves.before(leaf, this.#index), leaf * FANOUT + this.#index);
+    const gap = leaves.gap(leaves.before(leaf, this.#index), leaf * LEAF + this.#index);
     if (gap > leaves.gaps[leaf]!) this.#raise(leaf, gap);
   }
 
   /** @throws Error (a bug) if the item is not in the map */
   delete(item: T): void {
     const leaves = this.#leaves;
-    const position = this.#seek(item.firstPage, item.firstOffset);
-    if (leaves.itemAt(position) !== item) throw new Error(`${show(item)} is not in the map`);
+    // Who deletes an item has usually just looked it up.
+    if (this.#index === 0 || leaves.itemAt(this.#leaf * LEAF + this.#index - 1) !== item) {
+      const position = this.#seek(item.firstPage, item.firstOffset);
+      if (leaves.itemAt(position) !== item) throw new Error(`${show(item)} is not in the map`);
+    }
     const leaf = this.#leaf;
     const index = this.#index - 1;
     const next = leaves.from(leaf, index + 1);
@@ -177,13 +184,13 @@ export class RangeMap<T extends Span> {
       const before = leaves.before(leaf, index);
       const start = before === NONE ? 0 : Math.floor(leaves.keys[before]!);
       const gap = Math.ceil(leaves.keys[next]!) - start;
-      const holder = Math.floor(next / FANOUT);
+      const holder = Math.floor(next / LEAF);
       if (gap > leaves.gaps[holder]!) this.#raise(holder, gap);
     }
     leaves.remove(leaf, index);
     this.#size--;
     this.#changes++;
-    if (leaves.counts[leaf]! < FEW) this.#shrink(leaf);
+    if (leaves.counts[leaf]! < LEAF * FEW) this.#shrink(leaf);
   }
 
   /**
@@ -204,8 +211,8 @@ export class RangeMap<T extends Span> {
       }
       const position = this.#leaves.from(leaf, index);
       if (position === NONE) return;
-      leaf = Math.floor(position / FANOUT);
-      index = (position % FANOUT) + 1;
+      leaf = Math.floor(position / LEAF);
+      index = (position % LEAF) + 1;
       item = this.#leaves.itemAt(position)!;
       yield item;
     }
@@ -222,11 +229,11 @@ export class RangeMap<T extends Span> {
       assume(leaves.next[leaf] === (order[i + 1] ?? NONE), 'leaves are linked in order');
       const count = leaves.counts[leaf]!;
       assume(count > 0 || this.#size === 0, 'no leaf is empty');
-      const slots = new Set(leaves.slots.subarray(leaf * FANOUT, (leaf + 1) * FANOUT));
-      assume(slots.size === FANOUT, 'slots are a permutation');
-      for (let position = leaf * FANOUT; position < (leaf + 1) * FANOUT; position++) {
+      const slots = new Set(leaves.slots.subarray(leaf * LEAF, (leaf + 1) * LEAF));
+      assume(slots.size === LEAF, 'slots are a permutation');
+      for (let position = leaf * LEAF; position < (leaf + 1) * LEAF; position++) {
         const item = leaves.itemAt(position);
-        const used = position < leaf * FANOUT + count;
+        const used = position < leaf * LEAF + count;
         assume((item !== undefined) === used, 'slots hold an item up to the count');
         if (item === undefined) continue;
         const before = leaves.itemAt(previous);
@@ -247,8 +254,9 @@ export class RangeMap<T extends Span> {
   /** @returns the leaves below, in order */
   #verifyNode(level: number, node: number, parent: number, bounds: [number, number]): number[] {
     const pool = this.#pool(level);
+    const width = level === 0 ? LEAF : FANOUT;
     const count = pool.counts[node]!;
-    const all = [...pool.keys.subarray(node * FANOUT, (node + 1) * FANOUT)];
+    const all = [...pool.keys.subarray(node * width, (node + 1) * width)];
     const keys = all.slice(0, count);
     assume(pool.parents[node] === parent, 'parents are linked');
     assume(
@@ -283,7 +291,8 @@ export class RangeMap<T extends Span> {
     const key = keyOf(page, offset);
     let leaf = this.#leaf;
     if (!this.#covers(leaf, key)) leaf = this.#descend(key);
-    const index = upperBound(leaves.keys, leaf * FANOUT, key);
+    else if (offset === 0 && this.#isHere(key)) return leaf * LEAF + this.#index - 1;
+    const index = upperBoundLeaf(leaves.keys, leaf * LEAF, key);
     this.#leaf = leaf;
     this.#index = index;
     const position = leaves.before(leaf, index);
@@ -295,8 +304,8 @@ export class RangeMap<T extends Span> {
     const leaves = this.#leaves;
     let position = from;
     while (position !== NONE && leaves.keys[position] === key) {
-      const leaf = Math.floor(position / FANOUT);
-      const index = position % FANOUT;
+      const leaf = Math.floor(position / LEAF);
+      const index = position % LEAF;
       this.#leaf = leaf;
       this.#index = index + 1;
       if (leaves.itemAt(position)!.firstOffset <= offset) break;
@@ -315,10 +324,19 @@ export class RangeMap<T extends Span> {
       : position;
   }
 
+  /** Whether the key belongs where the last search ended, between two items of one leaf. */
+  #isHere(key: number): boolean {
+    const { keys, counts } = this.#leaves;
+    const index = this.#index;
+    if (index === 0 || index >= counts[this.#leaf]!) return false;
+    const at = this.#leaf * LEAF + index;
+    return keys[at - 1]! <= key && key < keys[at]!;
+  }
+
   /** Whether the key certainly belongs to the leaf, so that no way down from the root is needed. */
   #covers(leaf: number, key: number): boolean {
     const { keys, counts, next } = this.#leaves;
-    const first = leaf * FANOUT;
+    const first = leaf * LEAF;
     if (key < keys[first]!) return this.#height === 0;
     return key < keys[first + counts[leaf]! - 1]! || next[leaf] === NONE;
   }
@@ -327,7 +345,7 @@ export class RangeMap<T extends Span> {
     const { keys, kids } = this.#inner;
     let node = this.#root;
     for (let level = this.#height; level > 0; level--) {
-      node = kids[node * FANOUT + upperBound(keys, node * FANOUT, key) - 1]!;
+      node = kids[node * FANOUT + upperBoundInner(keys, node * FANOUT, key) - 1]!;
     }
     return node;
   }
@@ -338,12 +356,12 @@ export class RangeMap<T extends Span> {
     const left = this.#leaf;
     const right = leaves.alloc();
     // Ascending inserts, the usual way to fill an address space, leave full leaves behind them.
-    const append = leaves.next[left] === NONE && this.#index === FANOUT;
-    const middle = append ? FANOUT : FANOUT / 2;
+    const append = leaves.next[left] === NONE && this.#index === LEAF;
+    const middle = append ? LEAF : LEAF / 2;
     leaves.move(left, middle, right);
     leaves.link(right, left);
     if (!append) leaves.gaps[right] = leaves.gaps[left]!;
-    this.#addKid(1, left, right, append ? key : leaves.keys[right * FANOUT]!);
+    this.#addKid(1, left, right, append ? key : leaves.keys[right * LEAF]!);
     if (this.#index > middle || append) {
       this.#leaf = right;
       this.#index -= middle;
@@ -411,7 +429,7 @@ export class RangeMap<T extends Span> {
     }
     const [to, from] = [this.#kid(parent, right - 1), this.#kid(parent, right)];
     const total = leaves.counts[to]! + leaves.counts[from]!;
-    if (total > MANY && leaves.counts[leaf]! > 0) return;
+    if (total > LEAF * MANY && leaves.counts[leaf]! > 0) return;
     leaves.move(from, 0, to);
     leaves.gaps[to] = Math.max(leaves.gaps[to]!, leaves.gaps[from]!);
     this.#dropLeaf(parent, right);
@@ -433,7 +451,7 @@ export class RangeMap<T extends Span> {
     const { counts, parents } = this.#inner;
     this.#inner.remove(node, index);
     if (parents[node] === NONE) this.#lower();
-    else if (counts[node]! < FEW) this.#shrinkInner(level, node);
+    else if (counts[node]! < FANOUT * FEW) this.#shrinkInner(level, node);
   }
 
   /** The tree loses a level whenever the root has one kid only. */
@@ -461,7 +479,7 @@ export class RangeMap<T extends Span> {
       return;
     }
     const [to, from] = [this.#kid(parent, right - 1), this.#kid(parent, right)];
-    if (counts[to]! + counts[from]! > MANY && counts[node]! > 0) return;
+    if (counts[to]! + counts[from]! > FANOUT * MANY && counts[node]! > 0) return;
     // The first key of a node stands in its parent.
     if (counts[from]! > 0) keys[from * FANOUT] = keys[parent * FANOUT + right]!;
     this.#adopt(level, from, 0, to);
@@ -485,10 +503,10 @@ export class RangeMap<T extends Span> {
   /** @returns the first item from `index` with such a gap before it; tightens the bound if all were looked at */
   #wideInLeaf(leaf: number, index: number, pages: number): T | undefined {
     const leaves = this.#leaves;
-    const end = leaf * FANOUT + leaves.counts[leaf]!;
+    const end = leaf * LEAF + leaves.counts[leaf]!;
     let previous = leaves.before(leaf, index);
     let widest = 0;
-    for (let position = leaf * FANOUT + index; position < end; position++) {
+    for (let position = leaf * LEAF + index; position < end; position++) {
       const gap = leaves.gap(previous, position);
       if (gap >= pages) return leaves.itemAt(position);
       if (gap > widest) widest = gap;
