@@ -304,6 +304,31 @@ test('RangeMap iterates over what is there when it gets there', () => {
   map.verify();
 });
 
+test('RangeMap.numberAt gives the number of the item, wherever leaves were divided or joined', () => {
+  const next = numbers(11);
+  const map = new RangeMap<Span>({ numbers: true });
+  const items: Span[] = [];
+  const starts = new Set<number>();
+  while (starts.size < 5000) starts.add(next(2 ** 31) * 64);
+  for (const page of starts) {
+    const item =
+      page % 3 === 0 ? span(BigInt(page) << 12n, (BigInt(page) << 12n) + 99n) : pages(page);
+    items.push(item);
+    map.insert(item, page / 4);
+  }
+  const check = (): void => {
+    for (const { firstPage, lastOffset } of items) {
+      assert.equal(map.numberAt(firstPage, 99), firstPage / 4);
+      assert.equal(map.numberAt(firstPage, 100), lastOffset === 99 ? NaN : firstPage / 4);
+      assert.equal(map.numberAt(firstPage + 1, 0), NaN);
+    }
+  };
+  check();
+  for (const item of items.splice(0, 4500)) map.delete(item);
+  check();
+  assert.equal(map.numberAt(0, 0), NaN);
+});
+
 test('RangeMap.clear leaves an empty map that can be used', () => {
   const map = new RangeMap<Span>();
   for (let i = 0; i < 1000; i++) map.insert(pages(i));

@@ -47,7 +47,7 @@ export class RangeMap<T extends Span> {
   #size = 0;
   /** counts changes, for iterators */
   #changes = 0;
-  #leaves = new LeafPool<T>();
+  #leaves: LeafPool<T>;
   #inner = new InnerPool();
   /** a leaf if the height is 0, else an inner node */
   #root = 0;
@@ -57,8 +57,13 @@ export class RangeMap<T extends Span> {
   #leaf = 0;
   #index = 0;
 
-  constructor() {
-    this.clear();
+  readonly #withNumbers: boolean;
+
+  /** @param options numbers: keep a number beside each item, for {@link RangeMap.numberAt} */
+  constructor(options: { readonly numbers?: boolean } = {}) {
+    this.#withNumbers = options.numbers ?? false;
+    this.#leaves = new LeafPool(this.#withNumbers);
+    this.#root = this.#leaf = this.#leaves.alloc();
   }
 
   get size(): number {
@@ -68,7 +73,7 @@ export class RangeMap<T extends Span> {
   clear(): void {
     this.#size = 0;
     this.#changes++;
-    this.#leaves = new LeafPool();
+    this.#leaves = new LeafPool(this.#withNumbers);
     this.#inner = new InnerPool();
     this.#height = 0;
     this.#root = this.#leaf = this.#leaves.alloc();
@@ -82,6 +87,18 @@ export class RangeMap<T extends Span> {
     const leaves = this.#leaves;
     const entry = leaves.entryAt(position);
     return leaves.endsBefore(entry, page, offset) ? undefined : leaves.items[entry];
+  }
+
+  /**
+   * The number that came with the item that contains the position; NaN if there is no such item. Does not touch the item:
+   * among a million that is the larger part of a lookup.
+   */
+  numberAt(page: number, offset: number): number {
+    const position = this.#seek(page, offset);
+    if (position === NONE) return NaN;
+    const leaves = this.#leaves;
+    const entry = leaves.entryAt(position);
+    return leaves.endsBefore(entry, page, offset) ? NaN : leaves.numbers[entry]!;
   }
 
   /** The highest item that starts at or before the position. */
@@ -144,8 +161,11 @@ export class RangeMap<T extends Span> {
     return undefined;
   }
 
-  /** @throws Error (a bug) if the range is not one or overlaps an item */
-  insert(item: T): void {
+  /**
+   * @param number kept beside the item, in a map with numbers
+   * @throws Error (a bug) if the range is not one or overlaps an item
+   */
+  insert(item: T, number = NaN): void {
     const { firstPage, firstOffset, lastPage, lastOffset } = item;
     if (lastPage < firstPage || (lastPage === firstPage && lastOffset < firstOffset)) {
       throw new Error(`empty range ${show(item)}`);
@@ -161,7 +181,8 @@ export class RangeMap<T extends Span> {
     }
     if (leaves.counts[this.#leaf] === LEAF) this.#split(keyOf(firstPage, firstOffset));
     const leaf = this.#leaf;
-    leaves.insert(leaf, this.#index, item);
+    const entry = leaves.insert(leaf, this.#index, item);
+    if (this.#withNumbers) leaves.numbers[entry] = number;
     this.#size++;
     this.#changes++;
     const gap = leaves.gap(leaves.before(leaf, this.#index), leaf * LEAF + this.#index);

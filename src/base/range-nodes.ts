@@ -186,9 +186,13 @@ export class LeafPool<T extends Span> extends NodePool {
   ends = new Float64Array(0);
   /** by entry */
   items: (T | undefined)[] = [];
+  /** by entry; empty unless wanted */
+  numbers = new Float64Array(0);
+  readonly #withNumbers: boolean;
 
-  constructor() {
+  constructor(withNumbers: boolean) {
     super(LEAF);
+    this.#withNumbers = withNumbers;
   }
 
   override alloc(): number {
@@ -205,6 +209,7 @@ export class LeafPool<T extends Span> extends NodePool {
     this.next = larger(this.next, new Int32Array(capacity));
     this.slots = larger(this.slots, new Uint8Array(capacity * LEAF));
     this.ends = larger(this.ends, new Float64Array(capacity * LEAF));
+    if (this.#withNumbers) this.numbers = larger(this.numbers, new Float64Array(capacity * LEAF));
   }
 
   entryAt(position: number): number {
@@ -251,7 +256,8 @@ export class LeafPool<T extends Span> extends NodePool {
     return gapBetween(this.itemAt(previous), this.itemAt(position)!);
   }
 
-  insert(leaf: number, index: number, item: T): void {
+  /** @returns the entry */
+  insert(leaf: number, index: number, item: T): number {
     const { keys, slots } = this;
     const first = leaf * LEAF + index;
     const end = leaf * LEAF + this.counts[leaf]!++;
@@ -264,6 +270,7 @@ export class LeafPool<T extends Span> extends NodePool {
     slots[first] = slot;
     this.ends[leaf * LEAF + slot] = endOf(item.lastPage, item.lastOffset);
     this.items[leaf * LEAF + slot] = item;
+    return leaf * LEAF + slot;
   }
 
   remove(leaf: number, index: number): void {
@@ -282,7 +289,7 @@ export class LeafPool<T extends Span> extends NodePool {
 
   /** Moves the items of one leaf, from an index on, behind those of another. */
   move(from: number, index: number, to: number): void {
-    const { keys, ends, items } = this;
+    const { keys, ends, items, numbers } = this;
     const end = from * LEAF + this.counts[from]!;
     let target = to * LEAF + this.counts[to]!;
     for (let i = from * LEAF + index; i < end; i++, target++) {
@@ -291,6 +298,7 @@ export class LeafPool<T extends Span> extends NodePool {
       keys[target] = keys[i]!;
       ends[moved] = ends[entry]!;
       items[moved] = items[entry];
+      if (numbers.length > 0) numbers[moved] = numbers[entry]!;
       keys[i] = Infinity;
       items[entry] = undefined;
     }

@@ -92,6 +92,15 @@ export class Extent implements Span {
     return (page - this.firstPage) * PAGE_BYTES + (offset - this.firstOffset);
   }
 
+  /**
+   * Frames run downwards, so IOVA page plus frame number is the same for all pages of an extent: a translation that needs
+   * nothing else. NaN where it is not so, for huge pages and where the two offsets within a page differ.
+   */
+  get pageSum(): number {
+    if (this.run.backing.unit !== 1 || this.offset !== this.firstOffset) return NaN;
+    return this.firstPage + pfnOf(this.run, this.page);
+  }
+
   get length(): number {
     return this.delta(this.lastPage, this.lastOffset) + 1;
   }
@@ -109,14 +118,15 @@ const LOW_PAGES = 2 ** 20;
 
 export class ExtentTable implements PageTable {
   readonly leafSizes: readonly number[];
-  readonly extents = new RangeMap<Extent>();
+  /** each with its {@link Extent.pageSum} beside it */
+  readonly extents = new RangeMap<Extent>({ numbers: true });
 
   constructor(leafSizes: readonly number[]) {
     this.leafSizes = leafSizes;
   }
 
   map(mapping: Mapping): void {
-    this.extents.insert(new Extent(mapping));
+    this.#insert(new Extent(mapping));
   }
 
   unmap(span: Span): void {
@@ -151,6 +161,8 @@ export class ExtentTable implements PageTable {
   }
 
   translate(page: number, offset: number): number {
+    const sum = this.extents.numberAt(page, offset);
+    if (!Number.isNaN(sum)) return (sum - page) * PAGE_BYTES + offset;
     const extent = this.extents.at(page, offset);
     return extent === undefined ? -1 : extent.phys(extent.delta(page, offset));
   }
@@ -172,6 +184,10 @@ export class ExtentTable implements PageTable {
     }
   }
 
+  #insert(extent: Extent): void {
+    this.extents.insert(extent, extent.pageSum);
+  }
+
   #readExtent(extent: Extent, span: Span, how: { clear: boolean; report: DirtyLeaf }): void {
     const first = extent.delta(span.firstPage, span.firstOffset);
     const last = extent.delta(span.lastPage, span.lastOffset);
@@ -188,8 +204,8 @@ export class ExtentTable implements PageTable {
   #keepOutside(extent: Extent, span: Span): void {
     const before = extent.delta(span.firstPage, span.firstOffset);
     const after = extent.delta(span.lastPage, span.lastOffset) + 1;
-    if (before > 0) this.extents.insert(part(extent, 0, before));
-    if (after < extent.length) this.extents.insert(part(extent, after, extent.length));
+    if (before > 0) this.#insert(part(extent, 0, before));
+    if (after < extent.length) this.#insert(part(extent, after, extent.length));
   }
 
   /** The leaf that holds the byte at distance `delta`: its start as a distance, and its size. */
