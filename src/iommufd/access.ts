@@ -50,12 +50,13 @@ export class Access extends IommufdObject implements IoptAccess {
 
   static create(context: Context, options: AccessOptions): Access {
     const access = new Access(context, options);
+    // A file of its own keeps the context alive; destroy, which also runs when making it fails, gives that up.
+    if (options.internal !== true) context.get();
     context.objects.create(access, () => {
       // Nothing else can fail.
     });
-    // The driver that makes it is a user until it closes it; a file of its own keeps the context alive.
+    // The driver that makes it is a user until it closes it.
     access.users++;
-    if (options.internal !== true) context.get();
     return access;
   }
 
@@ -190,7 +191,9 @@ export class Access extends IommufdObject implements IoptAccess {
     if (pages.isDmaBuf)
       throw new Errno('EINVAL', `area ${String(area)} is a dma-buf, which the CPU cannot access`);
     const [from, to] = indexes(area, first, last);
-    this.context.environment.faults.alloc('page access');
+    const { faults } = this.context.environment;
+    faults.alloc('page access');
+    faults.alloc('slots for pinned pages');
     pages.acquire(from, to);
     area.accesses++;
     if (this.#options.internal === true) area.locks++;

@@ -94,8 +94,15 @@ export class Area implements Span {
   fill(domains: readonly PagingDomain[]): void {
     if (domains.length === 0) return;
     if (!this.pages.isRevoked) {
+      if (this.pages.isDmaBuf) this.iopt.faults.alloc('note of who shows a dma-buf');
       this.pages.acquire(this.firstIndex, this.lastIndex);
-      for (const domain of domains) this.mapInto(domain);
+      try {
+        for (const domain of domains) this.mapInto(domain);
+      } catch (error) {
+        for (const domain of domains) domain.table.unmap(this);
+        this.pages.release(this.firstIndex, this.lastIndex);
+        throw error;
+      }
       this.#holdsPages = true;
     }
     this.filled = true;
@@ -118,9 +125,10 @@ export class Area implements Span {
     for (const domain of this.iopt.domains) domain.table.unmap(this);
   }
 
-  /** Shows the pinned pages in one domain. */
+  /** Shows the pinned pages in one domain; ENOMEM, and nothing changed then. */
   mapInto(domain: PagingDomain): void {
     if (this.pages.isRevoked) return;
+    this.iopt.faults.alloc('page tables');
     for (const piece of this.pages.pieces(this.firstIndex, this.lastIndex)) {
       this.#mapPiece(domain, piece);
     }

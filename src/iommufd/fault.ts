@@ -78,9 +78,14 @@ export class Fault extends EventQueue {
           );
         break;
       }
-      this.context.environment.faults.alloc('fault cookie');
+      try {
+        parts.push(this.#compose(group, this.#keep(group)));
+      } catch (error) {
+        // What was read before has its cookies, and must reach the client.
+        if (done === 0) throw error;
+        break;
+      }
       this.#waiting.shift();
-      parts.push(this.#compose(group, this.#keep(group)));
       done += length;
     }
     this.changed();
@@ -137,6 +142,7 @@ export class Fault extends EventQueue {
   }
 
   #keep(group: FaultGroup): number {
+    this.context.environment.faults.alloc('fault cookie');
     let cookie = this.#lowestCookie;
     while (this.#read.has(cookie)) cookie++;
     if (cookie > MAX_COOKIE) throw new Errno('EBUSY', 'no fault cookie is left');

@@ -202,6 +202,7 @@ function pagingDomain(
 ): PagingDomain {
   const { ops } = device.iommu;
   const { flags, userData } = request;
+  device.context.environment.faults.alloc('paging domain');
   const domain = ops.allocPaging(device.iommu, {
     kind: 'unmanaged',
     flags,
@@ -290,6 +291,7 @@ function allocNested(
     throw new Errno('EINVAL', `${String(parent)} belongs to another IOMMU driver`);
   context.objects.create(new HwptNested(parent, undefined, options.flags), (hwpt) => {
     const flags = options.flags & ~IOMMU_HWPT_FAULT_ID_VALID;
+    context.environment.faults.alloc('nested domain');
     const domain = ops.allocNested?.(device.iommu, parent.domain, flags, options.data);
     if (domain === undefined) throw new Error(`${ops.name} lost its nested page tables`);
     hwpt.domain = domain;
@@ -309,6 +311,7 @@ function allocViommuNested(
   refuseNested(undefined, options, viommu.driver.allocNested !== undefined);
   context.objects.create(new HwptNested(viommu.hwpt, viommu, options.flags), (hwpt) => {
     const flags = options.flags & ~IOMMU_HWPT_FAULT_ID_VALID;
+    context.environment.faults.alloc('nested domain');
     const domain = viommu.driver.allocNested?.(flags, options.data);
     if (domain === undefined) throw new Error(`${String(viommu)} lost its nested page tables`);
     hwpt.domain = domain;

@@ -65,10 +65,10 @@ export class IoPagetable {
   #allowed: readonly Span[] = [];
   #alignment = 1;
   #largePagesOff = false;
-  readonly #faults: Faults;
+  readonly faults: Faults;
 
   constructor(faults: Faults) {
-    this.#faults = faults;
+    this.faults = faults;
   }
 
   /** iova_alignment in bytes, a power of two from 1 to a page. */
@@ -93,7 +93,7 @@ export class IoPagetable {
     const made: Area[] = [];
     try {
       slices.forEach(() => {
-        this.#faults.alloc('area');
+        this.faults.alloc('area');
       });
       const iova = this.#place(slices, request);
       this.#insertAll(slices, iova, { prot: request.prot, made });
@@ -175,7 +175,7 @@ export class IoPagetable {
       throw new Errno('ENOENT', `not all of [${hex(first)}, ${hex(last)}] is mapped`);
     }
     areas.forEach(() => {
-      this.#faults.alloc('page list element');
+      this.faults.alloc('page list element');
     });
     return areas.map((area) => {
       const from = max(first, firstOf(area));
@@ -204,13 +204,13 @@ export class IoPagetable {
         `${why} needs ${showSpan(span)}, but ${showSpan(allowed)} was promised to stay usable`,
       );
     }
-    this.#faults.alloc('reservation');
+    this.faults.alloc('reservation');
     this.reserved.add({ span, owner, why });
   }
 
   /** The regions that a device cannot use as memory. After iopt_table_enforce_dev_resv_regions. */
   enforceRegions(owner: object, name: string, regions: readonly ReservedRegion[]): void {
-    this.#faults.point('EINVAL', 'reserved regions of a device');
+    this.faults.point('EINVAL', 'reserved regions of a device');
     try {
       for (const { start, last, type } of regions) {
         if (type === 'direct-relaxable') continue;
@@ -249,7 +249,7 @@ export class IoPagetable {
     const filled: Area[] = [];
     try {
       this.#reserveOutside(domain);
-      this.#faults.alloc('domain slot');
+      this.faults.alloc('domain slot');
       for (const area of this.areas) {
         this.#show(area, domain);
         filled.push(area);
@@ -277,7 +277,7 @@ export class IoPagetable {
 
   /** After iopt_add_access; EADDRINUSE where areas do not conform to what the access needs. */
   addAccess(access: IoptAccess): void {
-    this.#faults.alloc('access slot');
+    this.faults.alloc('access slot');
     this.accesses.add(access);
     try {
       this.#recalculateAlignment();
@@ -424,7 +424,6 @@ export class IoPagetable {
       area.fill([domain]);
       return;
     }
-    this.#faults.alloc('batch of frames');
     area.mapInto(domain);
   }
 
@@ -470,8 +469,8 @@ export class IoPagetable {
     const [start, end] = [firstOf(area), lastOf(area)];
     if (last === start || last === end) return;
     this.#checkSplit(area, last + 1n);
-    this.#faults.alloc('left area');
-    this.#faults.alloc('right area');
+    this.faults.alloc('left area');
+    this.faults.alloc('right area');
     if (area.accesses > 0)
       throw new Errno('EINVAL', `area ${String(area)} cannot be cut, an access uses it`);
     if (area.filled && !this.#largePagesOff) {

@@ -91,6 +91,7 @@ export class ObjectTable {
   /** Gives the object the lowest free id. It must be published or aborted. */
   reserve(object: IommufdObject): void {
     this.#faults.alloc(`${object.type} object`);
+    this.#faults.alloc('object id');
     let id = this.#lowestFree;
     while (this.#objects.has(id)) id++;
     if (id > MAX_ID) throw new Errno('EBUSY', 'no object id is left');

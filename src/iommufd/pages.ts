@@ -266,7 +266,10 @@ export class Pages {
 
   #pin(first: number, last: number): Pin {
     const { physical, faults } = this.#pinning;
-    if (!this.isDmaBuf) faults.point('EFAULT', 'pinning pages');
+    if (!this.isDmaBuf) {
+      faults.alloc('list of pages to pin');
+      faults.point('EFAULT', 'pinning pages');
+    }
     const [run, ...more] = this.#resolve(first, last - first + 1);
     const runs = run === undefined ? [] : physical.frames(run);
     for (const other of more) runs.push(...physical.frames(other));

@@ -50,9 +50,20 @@ export class Veventq extends EventQueue {
     return this.#events.length > 0;
   }
 
-  /** Queues an event, or notes that it was lost. After iommufd_viommu_report_event. */
+  /**
+   * Queues an event, or notes that it was lost; ENOMEM, and noted then too. After iommufd_viommu_report_event.
+   */
   report(data: Uint8Array): void {
-    const fits = this.#stored < this.depth;
+    try {
+      this.context.environment.faults.alloc('event');
+    } catch (error) {
+      this.#note(data, false);
+      throw error;
+    }
+    this.#note(data, this.#stored < this.depth);
+  }
+
+  #note(data: Uint8Array, fits: boolean): void {
     if (this.#events.at(-1)?.data === undefined) this.#events.pop();
     this.#events.push({ sequence: this.#sequence, data: fits ? data.slice() : undefined });
     if (fits) this.#stored++;
@@ -76,6 +87,7 @@ export class Veventq extends EventQueue {
           throw new Errno('EINVAL', `${count} bytes are too few for an event of ${length}`);
         break;
       }
+      if (event.data === undefined && !this.#copyMarker(done)) break;
       this.#events.shift();
       const flags = event.data === undefined ? IOMMU_VEVENTQ_FLAG_LOST_EVENTS : 0;
       iommufd_vevent_header.encode({ flags, sequence: event.sequence }, bytes, done);
@@ -87,6 +99,17 @@ export class Veventq extends EventQueue {
     }
     this.changed();
     return bytes.subarray(0, done);
+  }
+
+  /** The marker of lost events is read from a copy. @returns whether there is one; ENOMEM if nothing was read before */
+  #copyMarker(done: number): boolean {
+    try {
+      this.context.environment.faults.alloc('copy of the marker of lost events');
+      return true;
+    } catch (error) {
+      if (done === 0) throw error;
+      return false;
+    }
   }
 
   override destroy(): void {

@@ -161,10 +161,19 @@ export class MockDevice extends IommuDevice {
     this.index = index;
   }
 
-  /** The device ran into a fault: it goes to the queue of whoever attached what the fault came through, if any. */
-  reportFault(fault: PageFault): void {
+  /**
+   * The device ran into a fault: it goes to the queue of whoever attached what the fault came through, if any. Where
+   * `alloc` refuses, the fault is answered as a failure at once (iommu_report_device_fault, whose answer the driver drops).
+   */
+  reportFault(fault: PageFault, alloc: () => void): void {
     const handle = this.#faultHandle(fault);
     if (!(handle instanceof IommufdAttachHandle)) return;
+    try {
+      if (handle.hwpt.fault !== undefined) alloc();
+    } catch (error) {
+      if (error instanceof Errno) return;
+      throw error;
+    }
     handle.hwpt.fault?.deliver({
       handle,
       faults: [fault],

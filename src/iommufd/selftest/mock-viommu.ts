@@ -90,6 +90,7 @@ export class MockViommu implements ViommuDriver {
     });
     const { context } = this.#viommu;
     context.environment.faults.alloc('two pages of a window');
+    context.environment.faults.alloc('window');
     this.#memory = alloc('mock vIOMMU window', WINDOW_SIZE);
     this.#window = context.windows.add({
       owner: this.#viommu,

@@ -135,8 +135,10 @@ export function triggerIopf({ context, cmd }: TestCmd): undefined {
   const { dev_id: id, pasid, grpid, perm, addr } = cmd.u.read('trigger_iopf');
   const iommu = mockDevice(context, id);
   const valid = pasid === NO_PASID ? 0 : IOMMU_PGFAULT_FLAGS_PASID_VALID;
-  context.environment.faults.alloc('fault group');
-  iommu.reportFault({ flags: IOMMU_PGFAULT_FLAGS_LAST_PAGE | valid, pasid, grpid, perm, addr });
+  const flags = IOMMU_PGFAULT_FLAGS_LAST_PAGE | valid;
+  iommu.reportFault({ flags, pasid, grpid, perm, addr }, () => {
+    context.environment.faults.alloc('fault group');
+  });
 }
 
 export function triggerVevent({ context, cmd }: TestCmd): undefined {
