@@ -37,7 +37,7 @@ function ops(unit: AttachUnit): IommuDevice['ops'] {
 export function attachUnit(unit: AttachUnit, domain: Domain): void {
   const { group, domain: current } = unit;
   const core: readonly unknown[] = [undefined, group.defaultDomain, group.blockingDomain];
-  if (!core.includes(current) && group.enforces('attach-needs-core-domain')) {
+  if (!core.includes(current)) {
     throw new Errno('EBUSY', `group ${group.id} is attached to ${String(current?.name)} already`);
   }
   if (!domainFits(ops(unit), domain)) {

@@ -147,6 +147,8 @@ export class IommuDevice {
   /** In a reset window: parked on the blocking domain whatever the group's domain is. */
   blocked = false;
   resetDepth = 0;
+  /** The group that it should be in and could not join; Linux then treats it as a device without IOMMU. */
+  orphanOf: IommuGroup | undefined;
   /** The driver that does kernel DMA through this device, by name; what refusals point at. */
   kernelDriver: string | undefined;
 

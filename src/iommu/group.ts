@@ -116,25 +116,22 @@ export class IommuGroup {
   /** undefined with ownerCount > 0: kernel drivers */
   owner: DmaOwner | undefined;
   ownerCount = 0;
-  #references = 1;
+  /** each member, VFIO's group, IOMMUFD's group; {@link put} the last one and the number is free */
+  references = 1;
 
   constructor(table: GroupTable, id: number) {
     this.table = table;
     this.id = id;
   }
 
-  get references(): number {
-    return this.#references;
-  }
-
   ref(): this {
-    this.#references++;
+    this.references++;
     return this;
   }
 
   put(): void {
-    if (--this.#references < 0) throw new Error(`group ${this.id}: more puts than references`);
-    if (this.#references === 0) this.table.forget(this);
+    if (--this.references < 0) throw new Error(`group ${this.id}: more puts than references`);
+    if (this.references === 0) this.table.forget(this);
   }
 
   addUnit(): AttachUnit {
@@ -196,8 +193,10 @@ export function probeDevice(
     const unit = unitFor(group, device);
     unit.members.push(device);
     takeUpDomain(unit, device, options.deferDefault ?? false);
+    device.orphanOf = undefined;
   } catch (error) {
     takeOut(device);
+    device.orphanOf = group;
     throw error;
   }
 }
@@ -205,6 +204,7 @@ export function probeDevice(
 function takeUpDomain(unit: AttachUnit, device: IommuDevice, deferDefault: boolean): void {
   const { group } = unit;
   if (group.defaultDomain !== undefined) noteDirectMappings(group.defaultDomain, device);
+  refuseUnmapped(group, device);
   if (unit.domain !== undefined) {
     if (group.enforces('newcomer-joins-domain')) setDevice(group, device, unit.domain);
     else if (group.defaultDomain !== undefined) setDevice(group, device, group.defaultDomain);
@@ -213,8 +213,20 @@ function takeUpDomain(unit: AttachUnit, device: IommuDevice, deferDefault: boole
   }
 }
 
+// Linux refuses this newcomer the blocking domain only, and puts it on a user's page table without its mappings.
+function refuseUnmapped(group: IommuGroup, device: IommuDevice): void {
+  if (!group.table.profile.guardsOrphans || !device.requireDirect || group.owner === undefined) {
+    return;
+  }
+  throw new Errno(
+    'EINVAL',
+    `firmware wants ${device.name} mapped one to one at all times, but ${group.owner.name} owns group ${group.id}`,
+  );
+}
+
 /** Takes a device out of its group and away from its IOMMU: the end of hot-remove. No group: nothing to do. */
 export function releaseDevice(device: IommuDevice): void {
+  device.orphanOf = undefined;
   if (device.group !== undefined) takeOut(device);
 }
 

@@ -28,11 +28,15 @@ import {
 /**
  * A driver is about to be probed and will do DMA through the kernel's API.
  * @param driver its name, for those who are refused because of it
- * @throws Errno EBUSY while user space owns the group, EPROBE_DEFER before the group has a default domain
+ * @throws Errno EBUSY while user space owns the group, EPROBE_DEFER before the group has a default domain. Without group
+ *   nothing is refused, unless the profile guards devices that could not join theirs (EBUSY)
  */
 export function useDefaultDomain(device: IommuDevice, driver: string): void {
   const { group } = device;
-  if (group === undefined) return;
+  if (group === undefined) {
+    refuseOrphan(device, driver);
+    return;
+  }
   if (group.defaultDomain === undefined) {
     throw new Errno('EPROBE_DEFER', `group ${group.id} has no default domain yet`);
   }
@@ -45,6 +49,16 @@ export function useDefaultDomain(device: IommuDevice, driver: string): void {
   }
   group.ownerCount++;
   device.kernelDriver = driver;
+}
+
+function refuseOrphan(device: IommuDevice, driver: string): void {
+  const { orphanOf } = device;
+  if (orphanOf?.table.profile.guardsOrphans !== true) return;
+  if (!orphanOf.enforces('orphan-gets-no-driver')) return;
+  throw new Errno(
+    'EBUSY',
+    `${driver} would do kernel DMA through ${device.name}, which belongs to group ${orphanOf.id} but could not join it`,
+  );
 }
 
 /** The driver has let go of the device, or its probe failed. */
@@ -70,11 +84,12 @@ export function claimGroup(group: IommuGroup, owner: DmaOwner): void {
 
 /**
  * Claims a device for an owner that may claim more members of the group (IOMMUFD path).
- * @throws Errno ENODEV without group; EPERM if another owner or a kernel driver uses the group; EBUSY, EINVAL and the
- *   driver's errors from blocking
+ * @throws Errno ENODEV without group; EPERM if another owner or a kernel driver uses the group, or profile singleton
+ *   forbids company; EBUSY, EINVAL and the driver's errors from blocking
  */
 export function claimDevice(device: IommuDevice, owner: DmaOwner): void {
   const group = device.requireGroup();
+  refuseCompany(group, device);
   refuseKernelDma(group, owner);
   if (group.owner !== undefined) {
     if (group.owner !== owner && group.enforces('one-owner')) throw ownedError(group, owner);
@@ -82,6 +97,18 @@ export function claimDevice(device: IommuDevice, owner: DmaOwner): void {
     return;
   }
   take(group, owner);
+}
+
+// Profile singleton: several devices in a group are the group file's business.
+function refuseCompany(group: IommuGroup, device: IommuDevice): void {
+  if (!group.table.profile.singletonNodes || !group.enforces('one-device-per-group')) return;
+  const others = group.members.filter((member) => member !== device);
+  if (others.length === 0) return;
+  const names = others.map(({ name }) => name).join(', ');
+  throw new Errno(
+    'EPERM',
+    `profile singleton: ${device.name} shares group ${group.id} with ${names}; use the group file and a container`,
+  );
 }
 
 function refuseKernelDma(group: IommuGroup, owner: DmaOwner): void {

@@ -13,14 +13,19 @@ export type Profile = {
   readonly singletonNodes: boolean;
   /** Members whose requests can be told apart may have a page table of their own (R7, R8). */
   readonly ownPageTables: boolean;
+  /**
+   * A device that could not join its group gets no driver that does kernel DMA. Linux lets it have one, as if there
+   * were no IOMMU, although its peers may be in user hands.
+   */
+  readonly guardsOrphans: boolean;
 };
 
 export const PROFILES: Readonly<Record<ProfileName, Profile>> = {
-  linux: { name: 'linux', singletonNodes: false, ownPageTables: false },
-  singleton: { name: 'singleton', singletonNodes: true, ownPageTables: false },
+  linux: { name: 'linux', singletonNodes: false, ownPageTables: false, guardsOrphans: false },
+  singleton: { name: 'singleton', singletonNodes: true, ownPageTables: false, guardsOrphans: true },
   // Linux's group switch already is "every member uses the same IOAS" (R6); the name is kept so that it can be asked for.
-  shared: { name: 'shared', singletonNodes: false, ownPageTables: false },
-  subgroup: { name: 'subgroup', singletonNodes: false, ownPageTables: true },
+  shared: { name: 'shared', singletonNodes: false, ownPageTables: false, guardsOrphans: false },
+  subgroup: { name: 'subgroup', singletonNodes: false, ownPageTables: true, guardsOrphans: true },
 };
 
 /** The rules, each with what it demands. The order is the order of docs and `uiommu check --rules`. */
@@ -34,14 +39,16 @@ export const OWNERSHIP_RULES = {
   'detach-blocks-dma': 'detaching puts an owned group back on the blocking domain',
   'release-restores-default': 'when the last claim goes, the group returns to its default domain',
   'newcomer-joins-domain': "a device that is added to a group starts on the group's current domain",
-  'attach-needs-core-domain':
-    'a domain is attached only over none, the default or the blocking domain (EBUSY)',
   'direct-mapped-is-not-blocked':
     'a device that firmware wants mapped one to one is never blocked, so never assigned (EINVAL)',
   'reset-fences-attach': 'nothing is attached while a member is in its reset window (EBUSY)',
   'paths-exclude': 'group file and device node do not open devices of one group together (EBUSY)',
   'unbind-waits-for-users':
     'a driver that user space works through leaves the device only after its last close',
+  'one-device-per-group':
+    'profile singleton: device nodes and IOMMUFD are for groups with one device (EPERM)',
+  'orphan-gets-no-driver':
+    'profiles singleton and subgroup: what could not join its group gets no driver that does kernel DMA (EBUSY)',
   'own-table-needs-own-source':
     'profile subgroup: only a member whose requests can be told apart has a page table of its own',
 } as const;
