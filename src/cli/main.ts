@@ -8,6 +8,7 @@ const COMMANDS: readonly (readonly [name: string, load: () => Promise<Command>])
   ['why', async () => (await import('./commands/why.ts')).whyCommand],
   ['diff', async () => (await import('./commands/diff.ts')).diffCommand],
   ['capture', async () => (await import('./commands/capture.ts')).captureCommand],
+  ['check', async () => (await import('./commands/check.ts')).checkCommand],
 ];
 
 async function overview(): Promise<string> {

@@ -1,0 +1,190 @@
+/**
+ * A state of the checker's world as a row of small numbers, and rows as 32-bit words.
+ *
+ * Symmetry: users differ by name alone, and so do devices of one group with equal properties. Of all rows that renaming
+ * makes from one, the one whose words are smallest stands for all.
+ */
+
+/** What a row holds; `of` says which name its value carries, so that renaming can follow. */
+export type CellSpec = {
+  readonly name: string;
+  readonly bits: number;
+  readonly device?: number;
+  readonly user?: number;
+  readonly group?: number;
+  /** `user`: 0 or a user's number plus 1; `domain`: see {@link domainOf}; otherwise a plain number */
+  readonly holds?: 'user' | 'domain';
+};
+
+/** A number of a column; all columns are as long as there are things to count. */
+export function at(column: Uint8Array, index: number): number {
+  return column[index] ?? 0;
+}
+
+/** An entry that must be there. */
+export function item<T>(list: readonly T[], index: number): T {
+  const found = list[index];
+  if (found === undefined) throw new Error(`there is no entry ${index}`);
+  return found;
+}
+
+/** Domain numbers: none, the group's default, blocking, then three for each user (two IOASes, type 1). */
+export const DOMAIN = { none: 0, default: 1, blocked: 2, firstUser: 3 } as const;
+export const DOMAINS_PER_USER = 3;
+export const TYPE1 = 2;
+
+/** The number of a user's domain. @param which 0 and 1 its IOASes, {@link TYPE1} its container */
+export function domainOf(user: number, which: number): number {
+  return DOMAIN.firstUser + user * DOMAINS_PER_USER + which;
+}
+
+/** @returns the user that a domain belongs to, -1 for the core's own */
+export function userOfDomain(domain: number): number {
+  return domain < DOMAIN.firstUser
+    ? -1
+    : Math.floor((domain - DOMAIN.firstUser) / DOMAINS_PER_USER);
+}
+
+export type Renaming = { readonly users: readonly number[]; readonly devices: readonly number[] };
+
+/** One renaming, laid out for speed: this is where an exploration spends its time. */
+type Plan = {
+  /** for each cell of the renamed row: where its value comes from */
+  readonly source: Uint16Array;
+  /** new values of cells that hold a user, or a domain */
+  readonly users: Uint8Array;
+  readonly domains: Uint8Array;
+};
+
+const PLAIN = 0;
+const HOLDS_USER = 1;
+
+export class Packing {
+  readonly cells: readonly CellSpec[];
+  /** 32-bit words of a packed row */
+  readonly words: number;
+  readonly #word: Uint16Array;
+  readonly #shift: Uint8Array;
+  readonly #mask: Uint8Array;
+  readonly #holds: Uint8Array;
+  readonly #plans: readonly Plan[];
+  readonly #best: Uint32Array;
+  readonly #trial: Uint32Array;
+
+  constructor(cells: readonly CellSpec[], renamings: readonly Renaming[]) {
+    this.cells = cells;
+    this.#word = new Uint16Array(cells.length);
+    this.#shift = new Uint8Array(cells.length);
+    this.#mask = Uint8Array.from(cells, ({ bits }) => (1 << bits) - 1);
+    this.#holds = Uint8Array.from(cells, ({ holds }) =>
+      holds === undefined ? PLAIN : holds === 'user' ? HOLDS_USER : HOLDS_USER + 1,
+    );
+    this.words = this.#layOut();
+    this.#best = new Uint32Array(this.words);
+    this.#trial = new Uint32Array(this.words);
+    this.#plans = renamings.map((renaming) => plan(cells, renaming));
+  }
+
+  // No cell crosses a word.
+  #layOut(): number {
+    let word = 0;
+    let used = 0;
+    this.cells.forEach(({ bits }, i) => {
+      if (used + bits > 32) {
+        word++;
+        used = 0;
+      }
+      this.#word[i] = word;
+      this.#shift[i] = used;
+      used += bits;
+    });
+    return word + 1;
+  }
+
+  /** Packs a row as the smallest of its renamings. The result is overwritten by the next call. */
+  pack(row: Uint8Array): Uint32Array {
+    this.#best.fill(0xffff_ffff);
+    for (const each of this.#plans) {
+      this.#packOne(row, each, this.#trial);
+      if (isLess(this.#trial, this.#best)) this.#best.set(this.#trial);
+    }
+    return this.#best;
+  }
+
+  #packOne(row: Uint8Array, { source, users, domains }: Plan, into: Uint32Array): void {
+    into.fill(0);
+    for (let i = 0; i < source.length; i++) {
+      let value = row[source[i] ?? 0] ?? 0;
+      if (value === 0) continue;
+      const holds = this.#holds[i];
+      if (holds !== PLAIN) value = (holds === HOLDS_USER ? users[value] : domains[value]) ?? 0;
+      const word = this.#word[i] ?? 0;
+      into[word] = (into[word] ?? 0) | (value << (this.#shift[i] ?? 0));
+    }
+  }
+
+  /** @param offset of the state in `words` */
+  unpack(words: Uint32Array, offset: number, row: Uint8Array): void {
+    for (let i = 0; i < row.length; i++) {
+      const word = words[offset + (this.#word[i] ?? 0)] ?? 0;
+      row[i] = (word >>> (this.#shift[i] ?? 0)) & (this.#mask[i] ?? 0);
+    }
+  }
+}
+
+const MOST_DOMAINS = 16;
+
+function renamedDomain(domain: number, users: readonly number[]): number {
+  const user = userOfDomain(domain);
+  return user < 0 ? domain : domain + ((users[user] ?? user) - user) * DOMAINS_PER_USER;
+}
+
+function plan(cells: readonly CellSpec[], { users, devices }: Renaming): Plan {
+  const key = (cell: CellSpec, device?: number, user?: number): string =>
+    `${cell.name}/${device ?? '-'}/${user ?? '-'}/${cell.group ?? '-'}`;
+  const index = new Map(cells.map((cell, i) => [key(cell, cell.device, cell.user), i]));
+  const backUsers = inverse(users);
+  const backDevices = inverse(devices);
+  const source = cells.map((cell) => {
+    const device = cell.device === undefined ? undefined : backDevices[cell.device];
+    const user = cell.user === undefined ? undefined : backUsers[cell.user];
+    const from = index.get(key(cell, device, user));
+    if (from === undefined) throw new Error(`no cell ${key(cell, device, user)}`);
+    return from;
+  });
+  return {
+    source: Uint16Array.from(source),
+    users: Uint8Array.from([0, ...users.map((user) => user + 1)]),
+    domains: Uint8Array.from({ length: MOST_DOMAINS }, (_, i) => renamedDomain(i, users)),
+  };
+}
+
+function inverse(permutation: readonly number[]): number[] {
+  const back: number[] = [];
+  permutation.forEach((to, from) => {
+    back[to] = from;
+  });
+  return back;
+}
+
+function isLess(a: Uint32Array, b: Uint32Array): boolean {
+  for (let i = 0; i < a.length; i++) {
+    const x = a[i] ?? 0;
+    const y = b[i] ?? 0;
+    if (x !== y) return x < y;
+  }
+  return false;
+}
+
+/** All orders of 0 … n-1 that only exchange numbers of one class. */
+export function permutations(classes: readonly string[]): number[][] {
+  let all: number[][] = [[]];
+  for (const wanted of classes) {
+    all = all.flatMap((prefix) =>
+      classes.flatMap((name, to) =>
+        name === wanted && !prefix.includes(to) ? [[...prefix, to]] : [],
+      ),
+    );
+  }
+  return all;
+}

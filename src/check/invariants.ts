@@ -1,0 +1,304 @@
+/**
+ * What must hold in every state, whatever happened before. Each is one function with a name; the first that fails ends the
+ * exploration, and its text ends the story.
+ *
+ * Where it says "the group" it means the devices that cannot be isolated from one another, whether or not Linux got them all
+ * into one group object: a device that failed to join is as dangerous as one that did.
+ */
+import { NO_PASID } from '../iommu/attach.ts';
+import type { IommuGroup } from '../iommu/group.ts';
+import { hasOwnRequesterIds, isSpoofProof } from '../iommu/units.ts';
+import { hasBoundNode, opensOf, usersOf } from './actions.ts';
+import { DOMAIN, userOfDomain } from './cells.ts';
+import { DRIVER, MODE, type World } from './world.ts';
+
+export type Invariant = {
+  readonly name: string;
+  /** what it demands, for documentation */
+  readonly demands: string;
+  /** @returns what is wrong, or undefined */
+  broken(world: World): string | undefined;
+};
+
+function nameOf(world: World, d: number): string {
+  return world.machine.devices[d]?.name ?? '';
+}
+
+function* devicesOf(world: World, g: number): Generator<number> {
+  for (let d = 0; d < world.deviceCount; d++) {
+    if (world.groupIndex(d) === g && world.present[d] === 1) yield d;
+  }
+}
+
+function doesKernelDma(world: World, d: number): boolean {
+  return world.driver[d] === DRIVER.kernel || world.driver[d] === DRIVER.probing;
+}
+
+/** The user whose domains a group may be on; -1 while nobody, or only a container without file, owns it. */
+function owningUser(world: World, g: number): number {
+  const owner = world.groups[g]?.owner;
+  if (owner === undefined) return -1;
+  const user = world.users.indexOf(owner);
+  return user >= 0 ? user : (world.file[g] ?? 0) - 1;
+}
+
+function kernelOrUser(world: World): string | undefined {
+  for (const [g, group] of world.groups.entries()) {
+    for (const d of devicesOf(world, g)) {
+      if (!doesKernelDma(world, d)) continue;
+      if (group.owner !== undefined) {
+        return `${String(world.machine.devices[d]?.kernelDriver)} does kernel DMA through ${nameOf(world, d)} while ${group.owner.name} owns the group`;
+      }
+      for (const other of devicesOf(world, g)) {
+        if (opensOf(world, other) > 0) {
+          return `kernel DMA through ${nameOf(world, d)} while user space has access to ${nameOf(world, other)}`;
+        }
+      }
+    }
+  }
+  return undefined;
+}
+
+function oneOwner(world: World): string | undefined {
+  for (const g of world.groups.keys()) {
+    let first = 0;
+    for (const d of devicesOf(world, g)) {
+      const context = world.context[d] ?? 0;
+      if (context === 0) continue;
+      if (first !== 0 && first !== context) return 'two users have devices of one group bound';
+      first = context;
+    }
+    const mode = world.mode[g];
+    if (first !== 0 && (mode === MODE.container || mode === MODE.type1)) {
+      return 'an IOMMUFD and a container own one group';
+    }
+  }
+  return undefined;
+}
+
+function ownMemoryOnly(world: World): string | undefined {
+  for (const g of world.groups.keys()) {
+    const owner = owningUser(world, g);
+    for (const d of devicesOf(world, g)) {
+      const device = world.devices[d];
+      if (device?.group === undefined) continue;
+      const domains = [device.attached, ...device.pasids.values()];
+      for (const domain of domains) {
+        const number = world.domainNumber(domain, g);
+        const user = userOfDomain(number);
+        if (user >= 0 && user !== owner) {
+          return `${device.name} reaches ${String(domain?.name)}, which does not own the group`;
+        }
+        if (world.groups[g]?.owner !== undefined && number === DOMAIN.default) {
+          return `${device.name} is on the default domain although the group is owned`;
+        }
+      }
+    }
+  }
+  return undefined;
+}
+
+function blockedUntilAttached(world: World): string | undefined {
+  for (const [g, group] of world.groups.entries()) {
+    if (group.owner === undefined) continue;
+    for (const unit of group.units) {
+      const attached = unit.pasidArray.has(NO_PASID) || world.mode[g] === MODE.type1;
+      if (attached) continue;
+      const reaching = unit.members.find(
+        ({ attached: domain }) => world.domainNumber(domain, g) !== DOMAIN.blocked,
+      );
+      if (reaching !== undefined) {
+        return `${reaching.name} reaches ${String(reaching.attached?.name)} although nothing is attached`;
+      }
+    }
+  }
+  return undefined;
+}
+
+function nothingInReset(world: World): string | undefined {
+  for (const g of world.groups.keys()) {
+    for (const d of devicesOf(world, g)) {
+      const device = world.devices[d];
+      if (device?.blocked !== true) continue;
+      if (world.domainNumber(device.attached, g) !== DOMAIN.blocked || device.pasids.size > 0) {
+        return `${device.name} does DMA while it is being reset`;
+      }
+    }
+  }
+  return undefined;
+}
+
+function defaultWhenFree(world: World): string | undefined {
+  for (const group of world.groups) {
+    if (group.owner !== undefined) continue;
+    const wrong = group.units.find(({ domain }) => domain !== group.defaultDomain);
+    if (wrong !== undefined) {
+      return `nobody owns the group, yet it is on ${String(wrong.domain?.name)}`;
+    }
+  }
+  return undefined;
+}
+
+function claimsEnd(world: World): string | undefined {
+  for (const [g, group] of world.groups.entries()) {
+    const expected = expectedCount(world, g, group);
+    if (group.ownerCount !== expected) {
+      return `the group counts ${group.ownerCount} users, there are ${expected}`;
+    }
+  }
+  return undefined;
+}
+
+function expectedCount(world: World, g: number, group: IommuGroup): number {
+  let kernel = 0;
+  let bound = 0;
+  for (const d of devicesOf(world, g)) {
+    if (!world.isMember(d)) continue;
+    if (doesKernelDma(world, d)) kernel++;
+    if (world.context[d] !== 0) bound++;
+  }
+  const mode = world.mode[g];
+  if (mode === MODE.container || mode === MODE.type1) return 1 + kernel;
+  return group.owner === undefined ? kernel : bound + kernel;
+}
+
+function oneDomain(world: World): string | undefined {
+  for (const group of world.groups) {
+    for (const { members, domain } of group.units) {
+      const other = members.find((device) => !device.blocked && device.attached !== domain);
+      if (other !== undefined) {
+        return `${other.name} is on ${String(other.attached?.name)}, its group on ${String(domain?.name)}`;
+      }
+    }
+  }
+  return undefined;
+}
+
+function toldApart(world: World): string | undefined {
+  for (const group of world.groups) {
+    for (const device of group.members) {
+      for (const other of group.members) {
+        if (device.attached === other.attached || device.blocked || other.blocked) continue;
+        if (!hasOwnRequesterIds(device, [other]) || !isSpoofProof(device, [other])) {
+          return `${device.name} and ${other.name} are on different page tables, but the IOMMU cannot tell them apart`;
+        }
+      }
+    }
+  }
+  return undefined;
+}
+
+function oneDoor(world: World): string | undefined {
+  for (const g of world.groups.keys()) {
+    if (world.file[g] === 0) continue;
+    for (const d of devicesOf(world, g)) {
+      if (hasBoundNode(world, d)) {
+        return `the group file is open and ${nameOf(world, d)} is bound by its node`;
+      }
+    }
+  }
+  return undefined;
+}
+
+function driverOutlivesUsers(world: World): string | undefined {
+  for (let d = 0; d < world.deviceCount; d++) {
+    const driver = world.driver[d];
+    if (driver === DRIVER.vfio || driver === DRIVER.leaving) continue;
+    if (usersOf(world, d) > 0) return `${nameOf(world, d)} is open, but vfio-pci is gone`;
+  }
+  return undefined;
+}
+
+function mappedOneToOne(world: World): string | undefined {
+  for (const [g, group] of world.groups.entries()) {
+    const blocked = group.members.find(
+      (device) => device.requireDirect && world.domainNumber(device.attached, g) !== DOMAIN.default,
+    );
+    if (blocked !== undefined) {
+      return `firmware's mapping of ${blocked.name} is gone: it is on ${String(blocked.attached?.name)}`;
+    }
+  }
+  return undefined;
+}
+
+function oneBoundNode(world: World): string | undefined {
+  if (world.options.profile !== 'singleton') return undefined;
+  for (const g of world.groups.keys()) {
+    const bound = [...devicesOf(world, g)].filter((d) => world.context[d] !== 0);
+    if (bound.length > 1) return 'two devices of one group are bound to an IOMMUFD';
+  }
+  return undefined;
+}
+
+export const INVARIANTS: readonly Invariant[] = [
+  {
+    name: 'kernel-or-user',
+    demands: 'never one member under kernel DMA and another in user hands (users.md C1, S23.4)',
+    broken: kernelOrUser,
+  },
+  { name: 'one-owner', demands: 'a group has one owner (C2)', broken: oneOwner },
+  {
+    name: 'own-memory-only',
+    demands: 'a device reaches nothing or memory of its owner (C3, S23.2)',
+    broken: ownMemoryOnly,
+  },
+  {
+    name: 'blocked-until-attached',
+    demands: 'a device whose group is claimed and not attached reaches nothing (R21)',
+    broken: blockedUntilAttached,
+  },
+  {
+    name: 'nothing-in-reset',
+    demands: 'a device in its reset window does no DMA (S9)',
+    broken: nothingInReset,
+  },
+  {
+    name: 'default-when-free',
+    demands: 'a group without owner is on its default domain (C3)',
+    broken: defaultWhenFree,
+  },
+  {
+    name: 'claims-end',
+    demands: 'users are counted, and the last close frees (C4)',
+    broken: claimsEnd,
+  },
+  {
+    name: 'one-domain',
+    demands: 'all members of a unit see one domain (S23.1)',
+    broken: oneDomain,
+  },
+  {
+    name: 'told-apart',
+    demands: 'different page tables only for devices that can be told apart (R7)',
+    broken: toldApart,
+  },
+  {
+    name: 'one-door',
+    demands: 'group file and device nodes exclude each other (C5)',
+    broken: oneDoor,
+  },
+  {
+    name: 'driver-outlives-users',
+    demands: 'the driver stays until the last file is closed (S23.3)',
+    broken: driverOutlivesUsers,
+  },
+  {
+    name: 'mapped-one-to-one',
+    demands: 'what firmware wants mapped stays mapped (S4.3)',
+    broken: mappedOneToOne,
+  },
+  {
+    name: 'one-bound-node',
+    demands: 'profile singleton: one device per group is bound (R5)',
+    broken: oneBoundNode,
+  },
+];
+
+/** The first invariant that does not hold, with what is wrong. */
+export function brokenInvariant(world: World): { invariant: Invariant; what: string } | undefined {
+  for (const invariant of INVARIANTS) {
+    const what = invariant.broken(world);
+    if (what !== undefined) return { invariant, what };
+  }
+  return undefined;
+}

@@ -1,0 +1,65 @@
+/** The devices of a machine that an exploration is about: the endpoints of one group, with what the rules ask about them. */
+import { BUILT_IN_MACHINES, type CheckDevice, type CheckMachine } from '../check/model.ts';
+import { bareIommu } from '../iommu/bare-iommu.ts';
+import type { IommuGroup } from '../iommu/group.ts';
+import { PciSystem } from '../kernel/pci-system.ts';
+import { managedDriver } from '../machine/drivers.ts';
+import type { Machine } from '../machine/machine.ts';
+import { UsageError } from './command.ts';
+import { machineFrom } from './machine-argument.ts';
+
+/** More devices than this are left out; each multiplies the states by about ten. */
+const MOST_DEVICES = 3;
+
+/**
+ * @param written a built-in machine of the checker, or whatever names a machine elsewhere
+ * @param group the number of the group; undefined for the first with most devices
+ */
+export function checkMachine(written: string, group: number | undefined): CheckMachine {
+  const builtIn = BUILT_IN_MACHINES.find(({ name }) => name === written);
+  if (builtIn !== undefined && group === undefined) return builtIn;
+  return fromMachine(machineFrom(written), group);
+}
+
+function fromMachine(machine: Machine, wanted: number | undefined): CheckMachine {
+  const system = new PciSystem(machine, { ops: bareIommu(), drivers: [] });
+  const groups = system.groups.list();
+  const sized = groups.map((group) => ({ group, devices: endpoints(system, group) }));
+  const chosen =
+    wanted === undefined
+      ? sized.reduce((best, each) => (each.devices.length > best.devices.length ? each : best))
+      : sized.find(({ group }) => group.id === wanted);
+  if (chosen === undefined || chosen.devices.length === 0) {
+    const usable = sized.filter(({ devices }) => devices.length > 0).map(({ group }) => group.id);
+    throw new UsageError(
+      `${machine.name} has no group ${wanted ?? ''} with a device to assign; there are ${usable.join(', ')}`,
+    );
+  }
+  return {
+    name: `${machine.name}, group ${chosen.group.id}`,
+    devices: chosen.devices.slice(0, MOST_DEVICES),
+  };
+}
+
+// Bridges have no DMA of their own, and their driver leaves the group's to user space: they change nothing.
+function endpoints(system: PciSystem, group: IommuGroup): CheckDevice[] {
+  return group.members.flatMap((device) => {
+    const pci = system.function(device.name)?.pci;
+    if (pci === undefined || pci.isBridge) return [];
+    const { driver } = pci.facts;
+    const kernel = driver !== undefined && managedDriver(driver) === undefined;
+    return [
+      {
+        name: device.name,
+        group: 0,
+        kernelDriver: kernel ? driver : 'a kernel driver',
+        present: true,
+        direct: device.reservedRegions.some(({ type }) => type === 'direct'),
+        ats: device.atsSupported,
+        pasid: device.maxPasids > 1,
+        requesterIds: device.requesterIds,
+        sourceValidated: device.sourceValidated,
+      },
+    ];
+  });
+}
