@@ -10,11 +10,12 @@
 import { Errno } from '../base/errno.ts';
 import { MAX_ADDRESS, firstOf, hex, lastOf, offsetOf, pageOf } from '../base/position.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
-import type { Area } from './area.ts';
+import type { Area, PagesByte } from './area.ts';
 import type { Context } from './context.ts';
 import type { IoPagetable, IoptAccess } from './io-pagetable.ts';
 import { Ioas, lastByte } from './ioas.ts';
 import { IommufdObject } from './object.ts';
+import type { Pages } from './pages.ts';
 
 export type AccessOptions = {
   /** it pins, and needs whole pages for that */
@@ -261,9 +262,27 @@ function copyPart({ area, first }: Part, bytes: Uint8Array, { write, direct }: R
     else source.memory.copyIn(address, bytes);
     return;
   }
-  if (start.offset + bytes.length <= PAGE_SIZE && !source.memory.exited) {
-    pages.copyPage(start, bytes, write);
+  if (
+    start.offset + bytes.length <= PAGE_SIZE &&
+    copiedFromLiving(pages, start, { bytes, write })
+  ) {
     return;
   }
   pages.copy(start, bytes, write);
+}
+
+/** @returns false if the process is gone: what it had pinned is then all there is */
+function copiedFromLiving(
+  pages: Pages,
+  start: PagesByte,
+  { bytes, write }: { readonly bytes: Uint8Array; readonly write: boolean },
+): boolean {
+  try {
+    pages.copyPage(start, bytes, write);
+    return true;
+  } catch (error) {
+    // Asked only now: the answer costs a look at the process, and most are alive.
+    if (pages.source.kind === 'user' && pages.source.memory.exited) return false;
+    throw error;
+  }
 }

@@ -75,6 +75,8 @@ export class Listener {
   readonly fd: number;
   tid = 0;
   nr = 0;
+  /** The companion had something to tell when {@link wait} last returned. */
+  companionReady = false;
   readonly #request = allocate(80);
   readonly #response = allocate(24);
   readonly #addfd = allocate(24);
@@ -112,6 +114,7 @@ export class Listener {
   wait(timeout: number): 'call' | 'companion' | 'hangup' | 'nothing' {
     const ready = sys6(NR.poll, this.#pollfd.address, 2, timeout, 0, 0, 0);
     if (ready <= 0) return 'nothing';
+    this.companionReady = this.#pollfd.view.getInt16(14, true) !== 0;
     const events = this.#pollfd.view.getInt16(6, true);
     if ((events & POLLIN) !== 0) return 'call';
     if ((events & POLLHUP) !== 0) return 'hangup';

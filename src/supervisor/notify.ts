@@ -58,7 +58,8 @@ export class NotifyLoop {
       switch (this.#listener.wait(PATIENCE)) {
         case 'call':
           if (!this.#listener.receive()) break;
-          this.#context.files.drain();
+          // What happened before the call was ready when the wait for it ended.
+          if (this.#listener.companionReady) this.#context.files.drain();
           this.#handle();
           break;
         case 'companion':

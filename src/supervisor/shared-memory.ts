@@ -47,9 +47,11 @@ const abandoned = new FinalizationRegistry<{ fd: number }>((held) => {
 export class SharedMemory implements Backing {
   readonly name: string;
   readonly unit: number;
-  readonly sights = new Set<Sight>();
+  /** by process and start of the mapping, as last seen */
+  readonly sights = new Map<ClientSpace, Map<number, Mapping>>();
   readonly #held = { fd: -1 };
   #writable = false;
+  #inMemory = false;
   #store: Store | undefined;
 
   constructor(name: string, unit: number) {
@@ -74,7 +76,7 @@ export class SharedMemory implements Backing {
 
   /** Pages of it exist in memory alone (tmpfs, hugetlbfs). */
   inMemory(name: string): boolean {
-    if (this.held) return fileSystemOf(this.#held.fd).pinnable;
+    if (this.held) return this.#inMemory;
     return /^\/(dev\/zero|memfd:|SYSV|dev\/shm\/|anon_hugepage)/.test(name);
   }
 
@@ -83,6 +85,7 @@ export class SharedMemory implements Backing {
     if (this.held) closeFile(this.#held.fd);
     this.#held.fd = fd;
     this.#writable = writable;
+    this.#inMemory = fileSystemOf(fd).pinnable;
   }
 
   read(offset: number, into: Uint8Array): void {
@@ -120,7 +123,7 @@ export class SharedMemory implements Backing {
   }
 
   #sight(offset: number, length: number): Sight | undefined {
-    for (const sight of this.sights) {
+    for (const sight of this.#allSights()) {
       const { mapping, space } = sight;
       const inFile = mapping.offset + mapping.end - mapping.start;
       if (offset < mapping.offset || offset + length > inFile) continue;
@@ -129,6 +132,22 @@ export class SharedMemory implements Backing {
       if (now?.inode === mapping.inode && now.device === mapping.device) return sight;
     }
     return undefined;
+  }
+
+  *#allSights(): Generator<Sight> {
+    for (const [space, mappings] of this.sights) {
+      for (const mapping of mappings.values()) yield { space, mapping };
+    }
+  }
+
+  /** Notes where a process shows a part of the file. */
+  seenIn(space: ClientSpace, mapping: Mapping): void {
+    let mappings = this.sights.get(space);
+    if (mappings === undefined) {
+      mappings = new Map();
+      this.sights.set(space, mappings);
+    }
+    mappings.set(mapping.start, mapping);
   }
 
   #gone(offset: number): Errno {
@@ -164,7 +183,7 @@ export class SharedMemories {
       name: nameOf(mapping.name),
       unit: mapping.pageSize / PAGE_SIZE,
     });
-    backing.sights.add({ space, mapping });
+    backing.seenIn(space, mapping);
     if (!backing.held || (mapping.writable && !backing.writable)) acquire(backing, space, mapping);
     if (write && !backing.inMemory(mapping.name)) {
       // FOLL_LONGTERM refuses what the file system writes back (mm/gup.c, writable_file_mapping_allowed).
@@ -210,7 +229,7 @@ export class SharedMemories {
   /** Keeps what is pinned and would be lost with `space`. */
   preserve(space: ClientSpace): void {
     for (const backing of this.#live()) {
-      if (backing.held || ![...backing.sights].some((sight) => sight.space === space)) continue;
+      if (backing.held || !backing.sights.has(space)) continue;
       const pages = this.#pins.pinnedPages(backing);
       if (pages.length > 0) backing.preserve(pages);
     }
@@ -219,8 +238,7 @@ export class SharedMemories {
   /** Forgets what only `space` showed and nobody has pinned. */
   spaceEnded(space: ClientSpace): void {
     for (const backing of this.#live()) {
-      for (const sight of backing.sights) if (sight.space === space) backing.sights.delete(sight);
-      if (backing.sights.size === 0) this.#pins.forget(backing);
+      if (backing.sights.delete(space) && backing.sights.size === 0) this.#pins.forget(backing);
     }
   }
 
@@ -276,8 +294,10 @@ function acquire(backing: SharedMemory, space: ClientSpace, mapping: Mapping): v
   else closeFile(own);
 }
 
+// struct statfs
+const status = allocate(120);
+
 function fileSystemOf(fd: number): { pinnable: boolean; unit: number } {
-  const status = allocate(120);
   if (sys(NR_FSTATFS, fd, status.address) < 0) return { pinnable: false, unit: 1 };
   const type = Number(status.view.getBigUint64(0, true));
   const block = Number(status.view.getBigUint64(8, true));
