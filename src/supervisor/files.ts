@@ -40,6 +40,13 @@ export type Table = {
   readonly numbers: number;
 };
 
+/** A mapping that the engine allowed. */
+export type Grant = {
+  readonly grant: MmapGrant;
+  /** byte of the file that the mapping begins with */
+  readonly offset: number;
+};
+
 /** One of our open files, known by its inode. */
 export class OpenEntry {
   readonly file: OpenFile;
@@ -52,8 +59,8 @@ export class OpenEntry {
   /** what keeps the number that Linux would have given to a stream */
   placeholder: Placeholder | undefined;
   signalled = false;
-  /** given for mappings of it; returned with the file */
-  readonly grants: MmapGrant[] = [];
+  /** given for mappings of it that somebody still has */
+  grants: Grant[] = [];
 
   constructor(
     file: OpenFile,
@@ -193,7 +200,7 @@ export class FileTable {
     const entries = this.#byInode.get(entry.inode)?.filter((other) => other !== entry) ?? [];
     if (entries.length === 0) this.#byInode.delete(entry.inode);
     else this.#byInode.set(entry.inode, entries);
-    for (const grant of entry.grants) grant.release();
+    for (const { grant } of entry.grants) grant.release();
     entry.file.release();
     this.#released(entry);
   }

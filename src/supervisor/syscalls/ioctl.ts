@@ -2,27 +2,8 @@
 import { Errno } from '../../base/errno.ts';
 import { beginCall } from '../call.ts';
 import { CONTINUE, type Context } from '../context.ts';
-import type { OpenEntry } from '../files.ts';
-import type { ClientThread } from '../process-table.ts';
-
-/** The caller and our file behind its file number; undefined if the file is the host's, or none. */
-export function callerAndFile(
-  context: Context,
-  fd: number,
-): { readonly thread: ClientThread; readonly entry: OpenEntry } | undefined {
-  const { processes, files, listener } = context;
-  const known = processes.seen(listener.tid);
-  if (known !== undefined) {
-    const entry = files.find(known.files, fd);
-    if (typeof entry === 'object') return { thread: known, entry };
-    if (entry === undefined) return undefined;
-  }
-  // Not seen before, no such file, or the number means another thread by now.
-  const thread = processes.thread(listener.tid);
-  if (thread === undefined) return undefined;
-  const entry = files.find(thread.files, fd);
-  return typeof entry === 'object' ? { thread, entry } : undefined;
-}
+import { callerAndFile } from './caller.ts';
+import { returnGrants } from './mmap.ts';
 
 export function ioctl(context: Context): number {
   const { listener } = context;
@@ -35,5 +16,6 @@ export function ioctl(context: Context): number {
   if (file.ioctl === undefined) {
     throw new Errno('ENOTTY', `${link} has no ioctls (number 0x${command.toString(16)})`);
   }
+  if (found.entry.grants.length > 0) returnGrants(context, found.entry);
   return file.ioctl(call, command, listener.word(2));
 }

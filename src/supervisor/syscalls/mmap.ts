@@ -1,7 +1,10 @@
 /**
  * Shared mappings of files of ours. The client maps the real file itself: we put the bytes there first. It then has plain
- * shared memory, at native speed; the grant is given back when the file goes.
+ * shared memory, at native speed. Nobody tells us of the munmap: whether a mapping is still there is looked up when it
+ * matters, before the next call on the file.
  */
+import { readFileSync } from 'node:fs';
+
 import { Errno } from '../../base/errno.ts';
 import {
   closeFile,
@@ -12,11 +15,12 @@ import {
   writeAt,
 } from '../../os/files.ts';
 import { O_RDWR } from '../../os/numbers.ts';
+import { parseMapping } from '../../os/process.ts';
 import type { MmapGrant } from '../../base/task.ts';
 import { beginCall } from '../call.ts';
 import { CONTINUE, type Context } from '../context.ts';
-import type { OpenEntry } from '../files.ts';
-import { callerAndFile } from './ioctl.ts';
+import type { Grant, OpenEntry } from '../files.ts';
+import { callerAndFile } from './caller.ts';
 
 const PROT_WRITE = 2;
 const PROT_EXEC = 4;
@@ -45,7 +49,8 @@ export function mmap(context: Context): number {
     write: (prot & PROT_WRITE) !== 0,
     execute: (prot & PROT_EXEC) !== 0,
   });
-  entry.grants.push(grant);
+  returnGrants(context, entry);
+  entry.grants.push({ grant, offset: Number(offset) });
   show(entry, grant, {
     path: `/proc/${listener.tid}/fd/${fd}`,
     offset: Number(offset),
@@ -65,4 +70,33 @@ function show(entry: OpenEntry, grant: MmapGrant, { path, offset, length }: Wind
   if (identifyPath(path) === 0 && identity.size < offset + size) resizeFile(fd, offset + size);
   writeAt(fd, bytes, offset);
   closeFile(fd);
+}
+
+/** Gives back the grants of mappings that no process has any more. */
+export function returnGrants(context: Context, entry: OpenEntry): void {
+  if (entry.grants.length === 0) return;
+  const offsets = context.processes.processes.flatMap(({ pid }) => mappedOffsets(pid, entry.inode));
+  const kept: Grant[] = [];
+  for (const each of entry.grants) {
+    const at = offsets.indexOf(each.offset);
+    if (at < 0) {
+      each.grant.release();
+      continue;
+    }
+    offsets.splice(at, 1);
+    kept.push(each);
+  }
+  entry.grants = kept;
+}
+
+function mappedOffsets(pid: number, inode: number): number[] {
+  try {
+    return readFileSync(`/proc/${pid}/maps`, 'latin1')
+      .split('\n')
+      .map(parseMapping)
+      .filter((mapping) => mapping?.inode === inode)
+      .map((mapping) => mapping?.offset ?? 0);
+  } catch {
+    return [];
+  }
 }

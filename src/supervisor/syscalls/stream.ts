@@ -4,7 +4,7 @@ import { NR } from '../../os/numbers.ts';
 import { beginCall, type Call } from '../call.ts';
 import { CONTINUE, type Context } from '../context.ts';
 import type { OpenEntry } from '../files.ts';
-import { callerAndFile } from './ioctl.ts';
+import { callerAndFile } from './caller.ts';
 
 const IOVEC_SIZE = 16;
 const UIO_MAXIOV = 1024;

@@ -1,0 +1,23 @@
+/** Who calls, and with which file of ours. */
+import type { Context } from '../context.ts';
+import type { OpenEntry } from '../files.ts';
+import type { ClientThread } from '../process-table.ts';
+
+/** The caller and our file behind its file number; undefined if the file is the host's, or none. */
+export function callerAndFile(
+  context: Context,
+  fd: number,
+): { readonly thread: ClientThread; readonly entry: OpenEntry } | undefined {
+  const { processes, files, listener } = context;
+  const known = processes.seen(listener.tid);
+  if (known !== undefined) {
+    const entry = files.find(known.files, fd);
+    if (typeof entry === 'object') return { thread: known, entry };
+    if (entry === undefined) return undefined;
+  }
+  // Not seen before, no such file, or the number means another thread by now.
+  const thread = processes.thread(listener.tid);
+  if (thread === undefined) return undefined;
+  const entry = files.find(thread.files, fd);
+  return typeof entry === 'object' ? { thread, entry } : undefined;
+}
