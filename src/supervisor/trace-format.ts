@@ -61,11 +61,15 @@ export function decodeArgument({ struct, input, output }: CallEvent): Decoded {
     padded.set(bytes);
     return padded;
   };
-  const before = describe(struct, struct.decode(whole(input)), 'input');
+  const given = describe(struct, struct.decode(whole(input)), 'input');
+  // What the kernel fills in says nothing before the call.
+  const before = Object.fromEntries(
+    Object.entries(given).filter(([field]) => !field.startsWith('out_')),
+  );
   if (output === undefined) return { input: before };
   const after = describe(struct, struct.decode(whole(output)), 'output');
   const changed = Object.entries(after).filter(
-    ([field, value]) => valueKey(value) !== valueKey(before[field]),
+    ([field, value]) => field.startsWith('out_') || valueKey(value) !== valueKey(before[field]),
   );
   return { input: before, output: Object.fromEntries(changed) };
 }

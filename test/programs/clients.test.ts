@@ -1,0 +1,163 @@
+/** Real programs on /dev/iommu under `uiommu run`: hostile ones, ones that share a file, the demo. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import test, { type TestContext } from 'node:test';
+
+import {
+  compiled,
+  hasProgram,
+  NOBODY,
+  root,
+  uiommuRun,
+  type Outcome,
+  type RunOptions,
+} from './support.ts';
+
+const here = join(root, 'dist', 'test', 'programs');
+
+// include/uapi/asm-generic/errno-base.h, errno.h
+const [ENOENT, E2BIG, EBADF, EFAULT, EINVAL, ENOTTY, EOVERFLOW, EOPNOTSUPP] = [
+  -2, -7, -9, -14, -22, -25, -75, -95,
+];
+
+/** What iommufd answers by the rules of its ABI (include/uapi/linux/iommufd.h, "General ioctl format"). */
+const HOSTILE: readonly (readonly [string, number | undefined])[] = [
+  ['size 0', EINVAL],
+  ['size 11', EINVAL],
+  ['size 4 GiB', EFAULT],
+  ['known size', 0],
+  ['longer, rest zero', 0],
+  ['longer, rest not zero', E2BIG],
+  ['longer than memory', EFAULT],
+  ['garbage id', ENOENT],
+  ['unknown flags', EOPNOTSUPP],
+  ['no access', EINVAL],
+  ['length 0', EINVAL],
+  ['address wraps', EOVERFLOW],
+  ['length wraps', EOVERFLOW],
+  ['IOVA wraps', EOVERFLOW],
+  ['NULL struct', EFAULT],
+  ['unmapped struct', EFAULT],
+  ['kernel struct', EFAULT],
+  ['unknown ioctl', ENOTTY],
+  ['foreign ioctl', ENOTTY],
+  ['good', 0],
+  ['destroy with mappings', 0],
+  ['destroy twice', ENOENT],
+  ['destroy 0', ENOENT],
+  ['not ours', ENOTTY],
+  ['closed', EBADF],
+];
+
+function outcomes({ stdout }: Outcome): (readonly [string, number])[] {
+  return stdout
+    .trim()
+    .split('\n')
+    .map((line) => line.split(': '))
+    .map(([name = '', value]) => [name, Number(value)] as const);
+}
+
+async function hostile(run: RunOptions): Promise<Outcome> {
+  return uiommuRun([process.execPath, join(here, 'hostile-client.js')], run);
+}
+
+test('a hostile client gets the errno of each rule, and leaves nothing behind', async () => {
+  const outcome = await hostile({ options: ['--check'] });
+  assert.deepEqual(outcomes(outcome), HOSTILE);
+  assert.deepEqual([outcome.status, outcome.stderr], [0, '']);
+});
+
+test('a hostile client without root is answered the same', async (t) => {
+  if (process.getuid?.() !== 0) {
+    t.skip('these tests already run as an ordinary user');
+    return;
+  }
+  const outcome = await hostile({ uid: NOBODY, cwd: '/' });
+  assert.deepEqual(outcomes(outcome), HOSTILE);
+  assert.deepEqual([outcome.status, outcome.stderr], [0, '']);
+});
+
+test('each refusal of a hostile client has a reason', async () => {
+  const { stderr } = await hostile({ options: ['--json'] });
+  const events = stderr
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as { error?: string; reason?: string });
+  const refused = events.filter(({ error }) => error !== undefined);
+  assert.ok(refused.length >= 15, `only ${refused.length} refusals were seen`);
+  assert.deepEqual(
+    refused.filter(({ reason = '' }) => reason.length < 10),
+    [],
+  );
+});
+
+test('the demo runs to its end, with a trace and a summary', async () => {
+  const { status, stdout, stderr } = await uiommuRun(
+    [process.execPath, join(root, 'dist', 'examples', 'first-client.js')],
+    { options: ['--trace', '--summary'] },
+  );
+  assert.equal(status, 0);
+  assert.match(stdout, /refused, as it should be: ENOENT\nunmapped 65536 bytes\ncleaned up\n$/);
+  assert.match(
+    stderr,
+    /^openat\(AT_FDCWD, "\/dev\/iommu", O_RDWR\|O_CLOEXEC\) = \d+<\/dev\/iommu> <\d+µs>$/m,
+  );
+  assert.match(stderr, /IOMMU_IOAS_ALLOC, \{flags=0\} => \{out_ioas_id=1\}\) = 0 <\d+µs>$/m);
+  assert.match(
+    stderr,
+    /IOMMU_IOAS_UNMAP.*= -1 ENOENT \(No such file or directory\): .*0x1000.* <\d+µs>$/m,
+  );
+  assert.match(
+    stderr,
+    /1 call was refused:\n {4}IOMMU_IOAS_UNMAP: ENOENT, .*\n.*nothing was left behind\n$/s,
+  );
+});
+
+const SHARING: Record<string, string> = {
+  fork: 'child 0, again -2\n',
+  orphan: 'orphan 0\n',
+  dup: 'high 0, dup2 1, closed -9\n',
+  exec: 'inherited 0\n',
+  socket: 'received 0\n',
+  threads: 'right 1600 of 1600\n',
+  reopen: 'wrong 0\n',
+};
+
+async function sharing(t: TestContext, name: string, flags: readonly string[]): Promise<void> {
+  const program = compiled(t, 'sharing', flags);
+  if (program === undefined) return;
+  const outcome = await uiommuRun([program, name]);
+  assert.deepEqual(outcome, { status: 0, signal: null, stdout: SHARING[name], stderr: '' });
+}
+
+for (const name of Object.keys(SHARING)) {
+  test(`a static program shares an open file: ${name}`, (t) => sharing(t, name, ['-static']));
+}
+
+test('busybox, a static program, sees the device', async (t) => {
+  if (!hasProgram('busybox')) {
+    t.skip('there is no busybox');
+    return;
+  }
+  const { stdout } = await uiommuRun(['busybox', 'ls', '-l', '/dev/iommu']);
+  assert.match(stdout, /^crw-rw---- .* 10, 125 .*\/dev\/iommu$/m);
+});
+
+test('python opens, stats and closes the device', async (t) => {
+  if (!hasProgram('python3')) {
+    t.skip('there is no python3');
+    return;
+  }
+  const script = [
+    'import os, stat',
+    'fd = os.open("/dev/iommu", os.O_RDWR)',
+    's = os.fstat(fd)',
+    'print(stat.S_ISCHR(s.st_mode), os.major(s.st_rdev), s.st_ino == os.stat("/dev/iommu").st_ino)',
+    'print(os.readlink("/proc/self/fd/%d" % fd), os.path.realpath("/dev/fd/%d" % fd))',
+  ].join('\n');
+  const { status, stdout, stderr } = await uiommuRun(['python3', '-c', script]);
+  assert.deepEqual(
+    { status, stdout, stderr },
+    { status: 0, stdout: 'True 10 True\n/dev/iommu /dev/iommu\n', stderr: '' },
+  );
+});
