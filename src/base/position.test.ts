@@ -9,6 +9,7 @@ import {
   lengthOf,
   offsetOf,
   pageOf,
+  spanFrom,
   spanOf,
 } from './position.ts';
 
@@ -23,6 +24,19 @@ test('positions: an address is its page times 4096 plus its offset, and comes ba
       assert.equal(addressOf(pageOf(value), offsetOf(value)), value);
     }),
   );
+});
+
+test('positions: a span from a length is the one that ends at its last byte, unless it wraps', () => {
+  const length = fc.oneof(address, fc.bigInt({ min: 0n, max: 20_000n }));
+  fc.assert(
+    fc.property(address, length, (first, bytes) => {
+      const last = first + bytes - 1n;
+      const expected = bytes === 0n || last > MAX_ADDRESS ? undefined : spanOf(first, last);
+      assert.deepEqual(spanFrom(first, bytes), expected);
+    }),
+  );
+  assert.deepEqual(spanFrom(1n, MAX_ADDRESS), spanOf(1n, MAX_ADDRESS));
+  assert.equal(spanFrom(2n, MAX_ADDRESS), undefined);
 });
 
 test('positions: a span keeps its ends and knows its length, up to all there is', () => {

@@ -47,6 +47,16 @@ export function spanOf(first: bigint, last: bigint): Span {
   };
 }
 
+/** The closed range of `length` bytes from `first`, both within 64 bits; undefined if it is empty or wraps around. */
+export function spanFrom(first: bigint, length: bigint): Span | undefined {
+  const firstPage = pageOf(first);
+  const firstOffset = offsetOf(first);
+  const bytes = firstOffset + offsetOf(length) - 1;
+  const lastPage = firstPage + pageOf(length) + Math.floor(bytes / PAGE_BYTES);
+  if (lastPage >= ALL_PAGES || length === 0n) return undefined;
+  return { firstPage, firstOffset, lastPage, lastOffset: bytes & (PAGE_BYTES - 1) };
+}
+
 export function firstOf(span: Span): bigint {
   return addressOf(span.firstPage, span.firstOffset);
 }

@@ -61,7 +61,9 @@ export class Area implements Span {
     this.prot = slice.prot;
     this.pageOffset = slice.start.offset;
     this.firstIndex = slice.start.index;
-    this.lastIndex = this.byteAt(span.lastPage, span.lastOffset).index;
+    const bytes = slice.start.offset + span.lastOffset - span.firstOffset;
+    this.lastIndex =
+      slice.start.index + span.lastPage - span.firstPage + Math.floor(bytes / PAGE_BYTES);
   }
 
   /** The byte of the page set behind a position of the area (iopt_area_start_byte). */

@@ -25,6 +25,7 @@ import {
   overlaps,
   pageOf,
   showSpan,
+  spanFrom,
   spanOf,
 } from '../base/position.ts';
 import { RangeMap, type Span } from '../base/range-map.ts';
@@ -53,6 +54,9 @@ export type MapRequest = {
   readonly iova: bigint | undefined;
   readonly prot: number;
 };
+
+/** IOVAs that a map is going to take. */
+type Placed = { readonly iova: bigint; readonly span: Span };
 
 // An access that does not let go is asked this often (iopt_unmap_iova_range).
 const UNMAP_TRIES = 100;
@@ -95,8 +99,8 @@ export class IoPagetable {
       slices.forEach(() => {
         this.faults.alloc('area');
       });
-      const iova = this.#place(slices, request);
-      this.#insertAll(slices, iova, { prot: request.prot, made });
+      const { iova, span } = this.#place(slices, request);
+      this.#insertAll(slices, { iova, span }, { prot: request.prot, made });
       for (const area of made) area.fill(this.domains);
       return iova;
     } catch (error) {
@@ -330,9 +334,8 @@ export class IoPagetable {
     this.reserved.removeOwner(undefined);
   }
 
-  #place(slices: readonly Slice[], { iova }: MapRequest): bigint {
-    let length = 0n;
-    for (const slice of slices) length += slice.length;
+  #place(slices: readonly Slice[], { iova }: MapRequest): Placed {
+    const length = totalLength(slices);
     if (length === 0n || offsetOf(length) % this.#alignment !== 0) {
       throw new Errno(
         'EINVAL',
@@ -348,25 +351,24 @@ export class IoPagetable {
         allowed: this.#allowed,
         alignment: this.#alignment,
       };
-      return allocIova(space, address, length);
+      const chosen = allocIova(space, address, length);
+      return { iova: chosen, span: spanOf(chosen, chosen + length - 1n) };
     }
-    this.#checkFree(iova, length);
-    return iova;
+    return { iova, span: this.#checkFree(iova, length) };
   }
 
   /** After iopt_check_iova. The allowed list is not asked: it limits only what is chosen automatically. */
-  #checkFree(iova: bigint, length: bigint): void {
+  #checkFree(iova: bigint, length: bigint): Span {
     if (offsetOf(iova) % this.#alignment !== 0) {
       throw new Errno(
         'EINVAL',
         `IOVA ${hex(iova)} is no multiple of the IOVA alignment ${hex(this.#alignment)}`,
       );
     }
-    const last = iova + length - 1n;
-    if (last > MAX_ADDRESS) {
+    const span = spanFrom(iova, length);
+    if (span === undefined) {
       throw new Errno('EOVERFLOW', `IOVA ${hex(iova)} + length ${hex(length)} wraps around`);
     }
-    const span = spanOf(iova, last);
     const reserved = this.reserved.firstOverlap(span);
     if (reserved !== undefined) {
       throw new Errno(
@@ -378,10 +380,15 @@ export class IoPagetable {
     if (area !== undefined) {
       throw new Errno('EEXIST', `${showSpan(span)} overlaps the mapped area ${String(area)}`);
     }
+    return span;
   }
 
-  #insertAll(slices: readonly Slice[], iova: bigint, how: { prot: number; made: Area[] }): void {
-    let next = iova;
+  #insertAll(
+    slices: readonly Slice[],
+    where: Placed,
+    how: { readonly prot: number; readonly made: Area[] },
+  ): void {
+    let next = where.iova;
     for (const { pages, start, length } of slices) {
       if ((how.prot & PROT_WRITE) !== 0 && !pages.writable) {
         throw new Errno('EPERM', 'the source was mapped read-only, it cannot be mapped writeable');
@@ -392,14 +399,11 @@ export class IoPagetable {
           `the source starts ${hex(start.offset)} bytes into a page, no multiple of the IOVA alignment ${hex(this.#alignment)}`,
         );
       }
-      const area = new Area(this, spanOf(next, next + length - 1n), {
-        pages,
-        start,
-        prot: how.prot,
-      });
+      const span = slices.length === 1 ? where.span : spanOf(next, next + length - 1n);
+      const area = new Area(this, span, { pages, start, prot: how.prot });
       this.areas.insert(area);
       how.made.push(area);
-      next += length;
+      if (slices.length > 1) next += length;
     }
   }
 
@@ -513,6 +517,12 @@ export class IoPagetable {
 /** Address of a slice's first byte in its source: what the alignment of a chosen IOVA follows. */
 function addressOfSlice({ pages, start }: Slice): bigint {
   return addressOf(pages.source.firstPage + start.index, start.offset);
+}
+
+function totalLength(slices: readonly Slice[]): bigint {
+  const first = slices[0];
+  if (first !== undefined && slices.length === 1) return first.length;
+  return slices.reduce((sum, slice) => sum + slice.length, 0n);
 }
 
 function min(a: bigint, b: bigint): bigint {

@@ -17,6 +17,7 @@ import { Pages, type Source } from './pages.ts';
 
 const PAGE = BigInt(PAGE_SIZE);
 const MAX_LENGTH = MAX_ADDRESS - PAGE;
+const LAST_PAGE = pageOf(MAX_ADDRESS) - 1;
 // The number of frames that one batch element can hold (MAX_NPFNS, a u32).
 const MAX_DMABUF_PAGES = 0xffff_ffffn;
 
@@ -27,10 +28,12 @@ export function userPages(
   range: { readonly address: bigint; readonly length: bigint; readonly prot: number },
 ): Slice {
   const { address, length } = range;
-  if (address + length > MAX_ADDRESS) {
+  const firstPage = pageOf(address);
+  // Far from the end of the address space there is no need to add bigints.
+  if (firstPage + pageOf(length) >= LAST_PAGE && address + length > MAX_ADDRESS) {
     throw new Errno('EOVERFLOW', `address ${hex(address)} + length ${hex(length)} wraps around`);
   }
-  const source: Source = { kind: 'user', memory: task.memory, firstPage: pageOf(address) };
+  const source: Source = { kind: 'user', memory: task.memory, firstPage };
   return slice(context, task, { source, offset: offsetOf(address), length, prot: range.prot });
 }
 

@@ -129,12 +129,12 @@ export class Pages {
 
   /** The frames of pages [first, last], all of which are pinned, in order. */
   pieces(first: number, last: number): Piece[] {
-    const pieces: Piece[] = [];
-    const [only] = this.#pins;
+    const only = this.#pins[0];
     const run = only?.runs[0];
     if (run !== undefined && only?.first === first && run.count === last - first + 1) {
       return [{ run, page: run.page, index: first, count: run.count }];
     }
+    const pieces: Piece[] = [];
     for (const pin of this.#pins) {
       if (pin.last < first || pin.first > last) continue;
       let index = pin.first;
@@ -224,7 +224,7 @@ export class Pages {
 
   /** @returns how many pages nobody uses any more; they are unpinned */
   #dropUser(first: number, last: number): number {
-    const [only] = this.#pins;
+    const only = this.#pins[0];
     if (this.#pins.length === 1 && only?.first === first && only.last === last) {
       only.users--;
       if (only.users > 0) return 0;
@@ -270,10 +270,11 @@ export class Pages {
       faults.alloc('list of pages to pin');
       faults.point('EFAULT', 'pinning pages');
     }
-    const [run, ...more] = this.#resolve(first, last - first + 1);
-    const runs = run === undefined ? [] : physical.frames(run);
-    for (const other of more) runs.push(...physical.frames(other));
-    for (const pinned of runs) physical.pin(pinned);
+    const found = this.#resolve(first, last - first + 1);
+    const only = found.length === 1 ? found[0] : undefined;
+    const runs =
+      only === undefined ? found.flatMap((run) => physical.frames(run)) : physical.frames(only);
+    for (const run of runs) physical.pin(run);
     return { first, last, users: 0, runs };
   }
 
