@@ -38,7 +38,7 @@ function parseDigits(text: string): Uint8Array | { readonly problem: string } {
 }
 
 function parseLines(text: string): Uint8Array | { readonly problem: string } {
-  const bytes = new Uint8Array(EXPRESS_BYTES);
+  let bytes = new Uint8Array(HEADER_BYTES);
   let end = 0;
   for (const line of text.split('\n').map((raw) => raw.trim())) {
     if (line === '' || TITLE.test(line)) continue;
@@ -59,12 +59,17 @@ function parseLines(text: string): Uint8Array | { readonly problem: string } {
         problem: `configuration space ends at ${EXPRESS_BYTES}; this line goes on to ${end}`,
       };
     }
+    if (end > bytes.length) bytes = grown(bytes, end);
     bytes.set(part, offset);
   }
-  return bytes.slice(
-    0,
-    CONFIG_LENGTHS.find((length) => end <= length),
-  );
+  return bytes;
+}
+
+/** The same bytes in the next length that configuration space can have. */
+function grown(bytes: Uint8Array, end: number): Uint8Array<ArrayBuffer> {
+  const larger = new Uint8Array(CONFIG_LENGTHS.find((length) => end <= length) ?? EXPRESS_BYTES);
+  larger.set(bytes);
+  return larger;
 }
 
 /** Lines that {@link parseConfigText} reads back to the same bytes; zeros are left out. */

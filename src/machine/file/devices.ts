@@ -490,11 +490,10 @@ function barsOf(value: MapValue, problems: Problems): Bar[] {
 
 function notesOf(value: MapValue): DeviceNotes {
   const aliases = fieldOf(value, 'aliases');
-  const every = Array.from({ length: 256 }, (_, devfn) => devfn);
   return {
     aliases:
       aliases?.kind === 'scalar'
-        ? every
+        ? Array.from({ length: 256 }, (_, devfn) => devfn)
         : textsOf(value, 'aliases')
             .map(({ text }) => parseDevfn(text))
             .filter((devfn) => devfn !== undefined),

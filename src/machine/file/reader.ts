@@ -4,22 +4,14 @@
  *
  * Scalars are taken as they are written: `10` is the two characters, which a bus number reads as 0x10.
  */
-import {
-  LineCounter,
-  isAlias,
-  isMap,
-  isScalar,
-  isSeq,
-  parseDocument,
-  type Document,
-  type Node,
-  type Pair,
-} from 'yaml';
 import { InputError } from '../../base/input-error.ts';
 import { nearestWord } from '../../base/nearest.ts';
+import { parsePlainYaml } from './plain-yaml.ts';
 import { expectation, type MapShape, type Shape } from './shape.ts';
+import { YamlError, type Place, type Tree, type TreePair } from './tree.ts';
+import { parseYaml } from './yaml-tree.ts';
 
-export type Place = { readonly line: number; readonly column: number };
+export type { Place };
 
 /** A value and where it stands. */
 export type Value =
@@ -33,10 +25,6 @@ export type Field = { readonly at: Place; readonly value: Value };
 export type MapValue = Extract<Value, { kind: 'map' }>;
 
 const MOST_PROBLEMS = 20;
-// More than any machine needs; aliases of aliases would make a small file endless.
-const MOST_NODES = 5_000_000;
-const MOST_DEPTH = 50;
-
 /** Collects what is wrong with one file. */
 export class Problems {
   readonly name: string;
@@ -70,63 +58,31 @@ export class Problems {
 }
 
 class Reader {
-  readonly #document: Document;
-  readonly #lines: LineCounter;
   readonly #problems: Problems;
-  #nodes = 0;
 
-  constructor(document: Document, lines: LineCounter, problems: Problems) {
-    this.#document = document;
-    this.#lines = lines;
+  constructor(problems: Problems) {
     this.#problems = problems;
   }
 
-  #place(node: Node | null | undefined): Place {
-    const { line, col } = this.#lines.linePos(node?.range?.[0] ?? 0);
-    return { line, column: col };
-  }
-
-  /** Follows aliases; undefined (with a problem) where they lead in circles or never end. */
-  #resolve(node: Node, depth: number): Node | undefined {
-    this.#nodes += 1;
-    if (this.#nodes > MOST_NODES || depth > MOST_DEPTH) {
-      this.#problems.add(this.#place(node), 'the anchors of this file never end; expected a tree');
-      return undefined;
-    }
-    if (!isAlias(node)) return node;
-    const target = node.resolve(this.#document);
-    if (target === undefined) {
-      this.#problems.add(this.#place(node), `there is no anchor &${node.source}`);
-      return undefined;
-    }
-    return this.#resolve(target, depth + 1);
-  }
-
-  read(node: Node | null | undefined, shape: Shape, depth = 0): Value | undefined {
-    const resolved = node === null || node === undefined ? undefined : this.#resolve(node, depth);
-    if (resolved === undefined) return undefined;
-    const at = this.#place(node);
+  read(tree: Tree, shape: Shape): Value | undefined {
+    const { at } = tree;
     if (shape.kind === 'either') {
-      const option = shape.options.find((candidate) => fits(resolved, candidate));
-      if (option !== undefined) return this.read(resolved, option, depth + 1);
+      const option = shape.options.find((candidate) => fits(tree, candidate));
+      if (option !== undefined) return this.read(tree, option);
     }
-    if (shape.kind === 'list' && isSeq(resolved)) {
-      const items = resolved.items
-        .map((item) => this.read(item as Node, shape.of, depth + 1))
+    if (shape.kind === 'list' && tree.kind === 'list') {
+      const items = tree.items
+        .map((item) => this.read(item, shape.of))
         .filter((item) => item !== undefined);
       return { kind: 'list', at, items };
     }
-    if (shape.kind === 'map' && isMap(resolved)) {
-      return this.#readMap(resolved.items as Pair<Node, Node | null>[], shape, { at, depth });
-    }
-    if (isScalar(resolved)) return this.#readScalar(resolved, shape, at);
-    this.#problems.add(at, `this is ${nodeKind(resolved)}; expected ${expectation(shape)}`);
+    if (shape.kind === 'map' && tree.kind === 'map') return this.#readMap(tree.pairs, shape, at);
+    if (tree.kind === 'scalar') return this.#readScalar(tree.text, shape, at);
+    this.#problems.add(at, `this is a ${tree.kind}; expected ${expectation(shape)}`);
     return undefined;
   }
 
-  #readScalar(node: Node, shape: Shape, at: Place): Value | undefined {
-    if (!isScalar(node)) return undefined;
-    const written = scalarText(node.value, node.source);
+  #readScalar(written: string, shape: Shape, at: Place): Value | undefined {
     if (shape.kind === 'list' || shape.kind === 'map' || shape.kind === 'either') {
       const found = written === '' ? 'nothing here' : `this is "${shorten(written)}"`;
       this.#problems.add(at, `${found}; expected ${expectation(shape)}`);
@@ -139,25 +95,19 @@ class Reader {
     return undefined;
   }
 
-  #readMap(
-    pairs: readonly Pair<Node, Node | null>[],
-    shape: MapShape,
-    { at, depth }: { at: Place; depth: number },
-  ): Value {
+  #readMap(pairs: readonly TreePair[], shape: MapShape, at: Place): Value {
     const fields = new Map<string, Field>();
-    for (const { key, value } of pairs) {
-      const name = isScalar(key) ? scalarText(key.value, key.source) : '';
-      const keyAt = this.#place(key);
+    for (const { name, at: keyAt, value } of pairs) {
       const field = Object.hasOwn(shape.fields, name) ? shape.fields[name] : undefined;
       if (field === undefined) {
         this.#unknownKey(name, shape, keyAt);
         continue;
       }
-      const read = this.read(value, field, depth + 1);
+      const read = this.read(value, field);
       if (read !== undefined) fields.set(name, { at: keyAt, value: read });
     }
     for (const name of shape.required) {
-      if (!pairs.some(({ key }) => isScalar(key) && key.value === name)) {
+      if (!pairs.some((pair) => pair.name === name)) {
         this.#problems.add(at, `"${name}" is missing; expected ${about(shape, name)}`);
       }
     }
@@ -181,21 +131,9 @@ function shorten(written: string): string {
   return written.length > 40 ? `${written.slice(0, 37)}…` : written;
 }
 
-function nodeKind(node: Node): string {
-  if (isMap(node)) return 'a map';
-  return isSeq(node) ? 'a list' : 'a scalar';
-}
-
-/** Quoted scalars by their value, plain ones as they are written. */
-function scalarText(value: unknown, source: string | undefined): string {
-  if (value === null) return '';
-  return typeof value === 'string' ? value : (source ?? '');
-}
-
-function fits(node: Node, shape: Shape): boolean {
-  if (shape.kind === 'list') return isSeq(node);
-  if (shape.kind === 'map') return isMap(node);
-  return isScalar(node) && scalarFits(scalarText(node.value, node.source), shape);
+function fits(tree: Tree, shape: Shape): boolean {
+  if (shape.kind === 'list' || shape.kind === 'map') return tree.kind === shape.kind;
+  return tree.kind === 'scalar' && scalarFits(tree.text, shape);
 }
 
 function scalarFits(written: string, shape: Shape): boolean {
@@ -224,23 +162,23 @@ function scalarFits(written: string, shape: Shape): boolean {
  * @throws InputError where the text is not YAML at all; other problems are left in `problems`
  */
 export function readYaml(text: string, shape: MapShape, problems: Problems): MapValue {
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
-  for (const error of document.errors) {
-    const { line, col } = lines.linePos(error.pos[0]);
-    problems.add({ line, column: col }, yamlMessage(error.code, error.message));
-  }
-  problems.throwIfAny();
-  const value = new Reader(document, lines, problems).read(document.contents, shape);
+  const tree = parseTree(text, problems);
+  const start = { line: 1, column: 1 };
+  const value = tree === undefined ? undefined : new Reader(problems).read(tree, shape);
   if (value?.kind === 'map') return value;
-  if (!problems.any) problems.add({ line: 1, column: 1 }, `empty; expected ${expectation(shape)}`);
-  return { kind: 'map', at: { line: 1, column: 1 }, fields: new Map() };
+  if (tree === undefined) problems.add(start, `empty; expected ${expectation(shape)}`);
+  return { kind: 'map', at: start, fields: new Map() };
 }
 
-function yamlMessage(code: string, message: string): string {
-  return code === 'DUPLICATE_KEY'
-    ? 'this key is here twice; expected it once'
-    : `not YAML: ${message}`;
+function parseTree(text: string, problems: Problems): Tree | undefined {
+  try {
+    return parsePlainYaml(text) ?? parseYaml(text);
+  } catch (error) {
+    if (!(error instanceof YamlError)) throw error;
+    problems.add(error.at, error.message);
+    problems.throwIfAny();
+    return undefined;
+  }
 }
 
 // What readers of checked values need.

@@ -44,14 +44,20 @@ export function aliasQuirk(device: PciDevice): AliasQuirk | undefined {
   );
 }
 
+const NO_DEVFNS: ReadonlySet<number> = new Set();
 const aliasCache = new WeakMap<PciDevice, ReadonlySet<number>>();
 
 /** The devfns on its own bus that the device uses besides its own (dma_alias_mask). */
 export function aliasDevfns(device: PciDevice): ReadonlySet<number> {
   const known = aliasCache.get(device);
   if (known !== undefined) return known;
-  const devfns = new Set(device.notes.aliases ?? []);
   const effect = aliasQuirk(device)?.effect;
+  const noted = device.notes.aliases ?? [];
+  if (effect === undefined && noted.length === 0) {
+    aliasCache.set(device, NO_DEVFNS);
+    return NO_DEVFNS;
+  }
+  const devfns = new Set(noted);
   if (effect?.kind === 'devfns') for (const devfn of effect.devfns) devfns.add(devfn);
   if (effect?.kind === 'function') {
     const devfn = (slotOf(device.devfn) << 3) | effect.function;
