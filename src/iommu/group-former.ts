@@ -7,6 +7,7 @@
  * After drivers/iommu/iommu.c: iommu_group_alloc (ida), iommu_group_add_device, iommu_group_put.
  */
 import { selectGroup, type GroupRules, type Merge } from './pci-groups.ts';
+import type { Machine } from '../machine/machine.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
 
 export class PciGroup {
@@ -58,6 +59,23 @@ export class GroupFormer {
     this.#byDevice.set(device, joined);
     if (merge !== undefined) this.#merges.set(device, merge);
     return joined;
+  }
+
+  /** Groups every device of `machine` that an IOMMU translates for, and each that comes later, until it goes. */
+  follow(machine: Machine): void {
+    for (const device of machine.devices) this.#found(machine, device);
+    machine.subscribe({
+      added: (device) => {
+        this.#found(machine, device);
+      },
+      removed: (device) => {
+        this.remove(device);
+      },
+    });
+  }
+
+  #found(machine: Machine, device: PciDevice): void {
+    if (machine.iommuOf(device) !== undefined) this.add(device);
   }
 
   /** Takes `device` out; the number of a group without members and holders is free again. */
