@@ -146,11 +146,11 @@ function checkSecondary(value: MapValue, type: string, problems: Problems): void
   const at = placeOf(value, 'secondary');
   if (!value.fields.has('secondary')) {
     if (isBridge)
-      problems.add(at, `a ${type} leads to a bus; expected "secondary" with its number`);
+      problems.add(at, `type ${type} leads to a bus; expected "secondary" with its number`);
     return;
   }
   if (isBridge) return;
-  const found = type === '' ? '"type" is missing' : `a ${type} has no bus behind it`;
+  const found = type === '' ? '"type" is missing' : `type ${type} has no bus behind it`;
   problems.add(at, `this leads to a bus, but ${found}; expected a type of ${bridges}`);
 }
 
@@ -369,6 +369,7 @@ type Surroundings = {
 
 function describe(entry: Entry, around: Surroundings, problems: Problems): DeviceDescription {
   const { value, address } = entry;
+  const facts = factsOf(value, problems);
   const root = around.roots.find(
     (candidate) => formatBus(candidate.address) === formatBus(address),
   );
@@ -376,10 +377,10 @@ function describe(entry: Entry, around: Surroundings, problems: Problems): Devic
     address,
     parent: entry.parent?.address,
     dmaDevice: root?.dmaDevice,
-    config: entry.raw ?? buildConfig(configOf(entry, around, problems)),
+    config: entry.raw ?? buildConfig(configOf(entry, around, facts.bars ?? [])),
     physfn: entry.physfn,
     notes: notesOf(value),
-    facts: factsOf(value, problems),
+    facts,
   };
 }
 
@@ -393,7 +394,7 @@ function portTypeOf(type: string): number | undefined {
   return type in PORT_TYPES ? PORT_TYPES[type as PortType] : undefined;
 }
 
-function configOf(entry: Entry, around: Surroundings, problems: Problems): ConfigDescription {
+function configOf(entry: Entry, around: Surroundings, bars: readonly Bar[]): ConfigDescription {
   const { value, address } = entry;
   const type = typeOf(entry);
   const [vendor, device] = idsOf(textOf(value, 'ids')) ?? DEFAULT_IDS[type] ?? DEFAULT_DEVICE_IDS;
@@ -420,7 +421,7 @@ function configOf(entry: Entry, around: Surroundings, problems: Problems): Confi
     acs: acsOf(value, type),
     ari: flagOf(value, 'ari'),
     sriov: sriovOf(value),
-    bars: barsOf(value, problems),
+    bars,
     msi: numberOf(value, 'msi'),
     msix: numberOf(value, 'msix'),
   };

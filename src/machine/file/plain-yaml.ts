@@ -88,7 +88,7 @@ class PlainParser {
     for (let line = this.#line; line?.indent === first.indent; line = this.#line) {
       const match = KEY.exec(line.text);
       const name = match?.[1];
-      if (name === undefined || seen.has(name)) return refuse();
+      if (name === undefined || seen.has(name) || NULLS.has(name)) return refuse();
       seen.add(name);
       const at = { line: line.number, column: line.indent + 1 };
       pairs.push({ name, at, value: this.#value(line, match?.[2] ?? '', name) });
@@ -125,6 +125,8 @@ class PlainParser {
         if (line.length - line.trimStart().length > key.indent) refuse();
         break;
       }
+      // Blank lines at the end of a block are cut, in the middle they stay.
+      if (line.trimStart() === '') refuse();
       content.push(line.slice(indent));
     }
     this.#advance();
@@ -142,7 +144,8 @@ function inline(written: string, at: Place): Tree {
 
 function scalar(written: string): string {
   if (written.startsWith('"')) return quoted(written);
-  return PLAIN.test(written) && !NULLS.has(written) ? written : refuse();
+  const isPlain = PLAIN.test(written) && !/:(?: |$)/.test(written) && !NULLS.has(written);
+  return isPlain ? written : refuse();
 }
 
 /** JSON strings are YAML strings, if they have no escapes that YAML reads otherwise. */
