@@ -5,11 +5,22 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
-import { parseRecording, Replay } from '../src/check/replay.ts';
-import { bareIommu } from '../src/iommu/bare-iommu.ts';
+import { Faults } from '../src/base/faults.ts';
+import {
+  openBareIommufd,
+  parseRecording,
+  Replay,
+  type ReplayedIommufd,
+} from '../src/check/replay.ts';
+import { pcIommu } from '../src/iommu/pc-iommu.ts';
+import { Iommufd } from '../src/iommufd/iommufd.ts';
+import { ClientFile, InProcessClient } from '../src/kernel/in-process-client.ts';
 import { LINUX_DRIVERS } from '../src/kernel/linux-drivers.ts';
 import { PciSystem } from '../src/kernel/pci-system.ts';
 import { parseDump } from '../src/machine/dump.ts';
+import { PhysicalMemory } from '../src/machine/memory.ts';
+import { IOMMU_HWPT_ALLOC_PASID } from '../src/uapi/iommufd.ts';
+import { doorOf } from '../src/vfio/iommufd.ts';
 
 /** Where recordings are by default; undefined where there are none. */
 export function recordingsDirectory(): string | undefined {
@@ -20,14 +31,45 @@ export function recordingsDirectory(): string | undefined {
 
 export type Outcome = { readonly programs: number; readonly identical: number };
 
+/** `engine`: the /dev/iommu that programs get; `bare`: the one without memory that the checker explores with. */
+export type Behind = 'engine' | 'bare';
+
+function opener(system: PciSystem, behind: Behind): (name: string) => ReplayedIommufd {
+  if (behind === 'bare') return openBareIommufd;
+  const iommufd = new Iommufd({
+    physical: new PhysicalMemory(),
+    groups: system.groups,
+    faults: new Faults(),
+    mock: false,
+    check: true,
+  });
+  return () => {
+    const client = new InProcessClient();
+    const file = iommufd.open(client);
+    const session = new ClientFile(client, client.install(file));
+    return {
+      context: doorOf(file.context),
+      allocIoas: () => session.ioctl('IOMMU_IOAS_ALLOC').out_ioas_id,
+      close: () => {
+        client.exit();
+      },
+    };
+  };
+}
+
 /** Replays one file. @param tell is given a text for each program that differs */
-export function replayFile(path: string, tell: (text: string) => void): Outcome {
+export function replayFile(
+  path: string,
+  tell: (text: string) => void,
+  behind: Behind = 'engine',
+): Outcome {
   const bytes = readFileSync(path);
   const text = (path.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString();
   const recording = parseRecording(text);
   const machine = parseDump(recording.machine, path);
-  const system = new PciSystem(machine, { ops: bareIommu(), drivers: LINUX_DRIVERS });
-  const replay = new Replay(system, recording.devices);
+  const ops = pcIommu(IOMMU_HWPT_ALLOC_PASID);
+  const system = new PciSystem(machine, { ops, drivers: LINUX_DRIVERS });
+  const replay = new Replay(system, recording.devices, opener(system, behind));
   let identical = 0;
   for (const program of recording.programs) {
     const difference = replay.run(program);

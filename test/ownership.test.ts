@@ -7,16 +7,19 @@ import { recordingsDirectory, replayFile } from '../scripts/ownership-replay.ts'
 
 const directory = recordingsDirectory();
 
-test('every recorded ownership program is replayed line for line', (t) => {
-  if (directory === undefined) {
-    t.skip('no recordings: ../shared/ownership or $UIOMMU_SHARED/ownership');
-    return;
-  }
-  const differences: string[] = [];
-  let programs = 0;
-  for (const name of readdirSync(directory).filter((file) => file.endsWith('.txt.gz'))) {
-    programs += replayFile(join(directory, name), (text) => differences.push(text)).programs;
-  }
-  assert.ok(programs > 0, 'the directory has no recording');
-  assert.deepEqual(differences, []);
-});
+for (const behind of ['engine', 'bare'] as const) {
+  test(`every recorded ownership program is replayed line for line (${behind} IOMMUFD)`, (t) => {
+    if (directory === undefined) {
+      t.skip('no recordings: ../shared/ownership or $UIOMMU_SHARED/ownership');
+      return;
+    }
+    const differences: string[] = [];
+    let programs = 0;
+    for (const name of readdirSync(directory).filter((file) => file.endsWith('.txt.gz'))) {
+      const tell = (text: string): void => void differences.push(text);
+      programs += replayFile(join(directory, name), tell, behind).programs;
+    }
+    assert.ok(programs > 0, 'the directory has no recording');
+    assert.deepEqual(differences, []);
+  });
+}

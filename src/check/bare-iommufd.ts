@@ -119,6 +119,14 @@ export class BareIommufd implements IommufdContext {
     return this.#compat.id;
   }
 
+  get(): this {
+    return this;
+  }
+
+  put(): void {
+    // Nothing of a bare context has to be given back.
+  }
+
   bind(device: IommuDevice): IommufdBinding {
     const id = this.#reserve();
     try {

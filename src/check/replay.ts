@@ -11,6 +11,7 @@ import type { PciSystem } from '../kernel/pci-system.ts';
 import { Container } from '../vfio/container.ts';
 import type { DeviceFile } from '../vfio/device-file.ts';
 import type { GroupFile } from '../vfio/group-file.ts';
+import type { IommufdContext } from '../vfio/iommufd.ts';
 import { BareIommufd } from './bare-iommufd.ts';
 
 /** One recorded program: its operations as they were printed. */
@@ -48,6 +49,20 @@ export function parseRecording(text: string): Recording {
   return { machine, devices, programs };
 }
 
+/** One open of /dev/iommu in a replay. */
+export type ReplayedIommufd = {
+  readonly context: IommufdContext;
+  /** @returns the ID of a new IOAS */
+  allocIoas(): number;
+  close(): void;
+};
+
+/** IOMMUFD without memory: enough for ownership. */
+export function openBareIommufd(name: string): ReplayedIommufd {
+  const context = new BareIommufd(name);
+  return { context, allocIoas: () => context.allocIoas().id, close: () => undefined };
+}
+
 /** The first line that came out differently. */
 export type Difference = {
   /** from 1, within the program */
@@ -65,15 +80,22 @@ type Words = readonly string[];
 /** The programs of a recording, one after the other, on one system: numbers of groups carry over from one to the next. */
 export class Replay {
   readonly #system: PciSystem;
+  readonly #open: (name: string) => ReplayedIommufd;
   readonly #devices: readonly RecordedDevice[];
   readonly #cdevs: OpenDevice[] = [];
-  readonly #iommufds: BareIommufd[] = [];
+  readonly #iommufds: ReplayedIommufd[] = [];
   readonly #groups: OpenGroup[] = [];
   readonly #containers: Container[] = [];
   readonly #groupDevices: OpenDevice[] = [];
   #reason: string | undefined;
 
-  constructor(system: PciSystem, devices: readonly RecordedDevice[]) {
+  /** @param open what /dev/iommu is in this replay */
+  constructor(
+    system: PciSystem,
+    devices: readonly RecordedDevice[],
+    open: (name: string) => ReplayedIommufd = openBareIommufd,
+  ) {
+    this.#open = open;
     this.#system = system;
     this.#devices = devices;
   }
@@ -97,7 +119,7 @@ export class Replay {
       while (list.length > 0) list.pop()?.file.release();
     }
     this.#containers.length = 0;
-    this.#iommufds.length = 0;
+    while (this.#iommufds.length > 0) this.#iommufds.pop()?.close();
     const { core } = this.#system;
     this.#system.rescan();
     for (const { name, bridge } of this.#devices) {
@@ -224,14 +246,14 @@ export class Replay {
   }
 
   openIommufd(): string {
-    this.#iommufds.push(new BareIommufd(`i${this.#iommufds.length}`));
+    this.#iommufds.push(this.#open(`i${this.#iommufds.length}`));
     return `open_iommufd -> i${this.#iommufds.length - 1}`;
   }
 
   ioas(words: Words): string {
     const [, target = ''] = words;
     const context = at(this.#iommufds, numberIn(target));
-    return `ioas ${target} -> id=${context.allocIoas().id}`;
+    return `ioas ${target} -> id=${context.allocIoas()}`;
   }
 
   bindIommufd(words: Words): string {
@@ -240,7 +262,7 @@ export class Replay {
     const outcome = this.#result(() => {
       // A negative descriptor is refused before the file is looked at.
       if (which.startsWith('bad')) throw new Errno('EINVAL', 'the descriptor is negative');
-      return `devid=${file.bind(() => at(this.#iommufds, numberIn(which)))}`;
+      return `devid=${file.bind(() => at(this.#iommufds, numberIn(which)).context)}`;
     });
     return `bind_iommufd ${target} ${which}${outcome}`;
   }
@@ -298,7 +320,7 @@ export class Replay {
     const { file } = at(this.#groups, numberIn(target));
     const outcome = this.#result(() => {
       if (which.startsWith('k')) file.group.setContainer(at(this.#containers, numberIn(which)));
-      else file.group.setIommufd(at(this.#iommufds, numberIn(which)));
+      else file.group.setIommufd(at(this.#iommufds, numberIn(which)).context);
       return undefined;
     });
     return `set_container ${target} ${which}${outcome}`;
@@ -356,6 +378,7 @@ export class Replay {
       case 'f':
         return this.#closeMoved(this.#groups, target, 'f');
       case 'i':
+        at(this.#iommufds, index).close();
         this.#iommufds.splice(index, 1);
         return `close ${target}`;
       default:

@@ -122,12 +122,17 @@ export class IommufdDevice extends IommufdObject {
 
   /** Ends every attachment, PASIDs first, as a driver must before it unbinds. */
   detachAll(): void {
-    const pasids = [...this.group.attached.keys()].filter((pasid) => this.isAttached(pasid));
+    const pasids = [...this.attachments.keys()].filter((pasid) => this.isAttached(pasid));
     for (const pasid of pasids.sort((a, b) => b - a)) this.detach(pasid);
   }
 
+  /** What the device and those that share its page table are attached to, by PASID. */
+  get attachments(): Map<number, Attach> {
+    return this.group.attachments(this.iommu.requireGroup().unitOf(this.iommu));
+  }
+
   isAttached(pasid: number): boolean {
-    return this.group.attached.get(pasid)?.devices.has(this.id) ?? false;
+    return this.attachments.get(pasid)?.devices.has(this.id) ?? false;
   }
 
   #claim(): void {
@@ -221,7 +226,7 @@ function putHwpt(context: Context, hwpt: HwPagetable): void {
 /** After iommufd_hw_pagetable_attach. */
 export function attachHwpt(device: IommufdDevice, pasid: number, hwpt: HwPagetable): undefined {
   const { group, context } = device;
-  const current = group.attached.get(pasid);
+  const current = device.attachments.get(pasid);
   if (current?.devices.has(device.id)) {
     throw new Errno('EBUSY', `${device.iommu.name} is attached to ${String(current.hwpt)} already`);
   }
@@ -244,9 +249,9 @@ export function attachHwpt(device: IommufdDevice, pasid: number, hwpt: HwPagetab
   (current ?? newAttach(device, pasid, hwpt)).devices.set(device.id, device);
 }
 
-function newAttach({ group }: IommufdDevice, pasid: number, hwpt: HwPagetable): Attach {
+function newAttach({ attachments }: IommufdDevice, pasid: number, hwpt: HwPagetable): Attach {
   const attach: Attach = { hwpt, devices: new Map() };
-  group.attached.set(pasid, attach);
+  attachments.set(pasid, attach);
   return attach;
 }
 
@@ -273,9 +278,9 @@ function attachFirst(device: IommufdDevice, pasid: number, hwpt: HwPagetable): v
 }
 
 /** After iommufd_hwpt_pasid_compat. */
-function checkPasid({ group }: IommufdDevice, pasid: number, hwpt: HwPagetable): void {
+function checkPasid({ attachments }: IommufdDevice, pasid: number, hwpt: HwPagetable): void {
   if (pasid === NO_PASID) {
-    const other = [...group.attached.keys()].find((key) => key !== NO_PASID);
+    const other = [...attachments.keys()].find((key) => key !== NO_PASID);
     if (hwpt.pasidCompatible || other === undefined) return;
     throw new Errno(
       'EINVAL',
@@ -285,7 +290,7 @@ function checkPasid({ group }: IommufdDevice, pasid: number, hwpt: HwPagetable):
   if (!hwpt.pasidCompatible) {
     throw new Errno('EINVAL', `${String(hwpt)} was not made with ALLOC_PASID`);
   }
-  const rid = group.attached.get(NO_PASID);
+  const rid = attachments.get(NO_PASID);
   if (rid !== undefined && !rid.hwpt.pasidCompatible) {
     throw new Errno(
       'EINVAL',
@@ -302,8 +307,8 @@ export function undoAttach(device: IommufdDevice, pasid: number): void {
 
 /** After iommufd_hw_pagetable_detach. @returns the HWPT, still with the hold of the attachment */
 function detachHwpt(device: IommufdDevice, pasid: number): HwPagetable | undefined {
-  const { group, iommu } = device;
-  const attach = group.attached.get(pasid);
+  const { attachments, iommu } = device;
+  const attach = attachments.get(pasid);
   if (attach === undefined) return undefined;
   attach.devices.delete(device.id);
   if (attach.devices.size === 0) {
@@ -312,7 +317,7 @@ function detachHwpt(device: IommufdDevice, pasid: number): HwPagetable | undefin
     if (pasid === NO_PASID) detachGroupHandle(unit);
     else detachDevicePasid(iommu, pasid);
     answerFaults(attach.hwpt, handle);
-    group.attached.delete(pasid);
+    attachments.delete(pasid);
   }
   if (pasid === NO_PASID) attach.hwpt.paging.ioas.iopt.reserved.removeOwner(iommu);
   return attach.hwpt;
@@ -328,8 +333,8 @@ function replaceHwpt(
   pasid: number,
   hwpt: HwPagetable,
 ): HwPagetable | undefined {
-  const { group, iommu } = device;
-  const attach = group.attached.get(pasid);
+  const { attachments, iommu } = device;
+  const attach = attachments.get(pasid);
   if (!attach?.devices.has(device.id)) {
     throw new Errno(
       'EINVAL',

@@ -87,9 +87,7 @@ function faultOf({ fault }: HwPagetable): IommufdObject[] {
 
 /** Each attachment holds the device (its driver must not unbind) and the HWPT. */
 function heldByDevice(device: IommufdDevice): IommufdObject[] {
-  const attached = [...device.group.attached.values()].filter(({ devices }) =>
-    devices.has(device.id),
-  );
+  const attached = [...device.attachments.values()].filter(({ devices }) => devices.has(device.id));
   return [device, ...attached.flatMap(({ hwpt }) => [device, hwpt])];
 }
 
@@ -109,7 +107,7 @@ function checkOwnership(context: Context, found: string[]): void {
         `group ${group.id} of ${iommu.name} is not owned by ${context.name}, to which it is bound`,
       );
     }
-    const attached = device.group.attached.get(0);
+    const attached = device.attachments.get(0);
     const expected = attached?.hwpt.domain ?? group.blockingDomain;
     if (device.isAttached(0) && iommu.attached !== expected) {
       found.push(

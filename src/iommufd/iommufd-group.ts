@@ -2,12 +2,13 @@
  * IommufdGroup: what a context keeps for an IOMMU group of which it has devices: what is attached, by PASID and device.
  *
  * Devices of a group share a translation. The first that attaches decides it, the others must name the same HWPT and only
- * add their reserved regions; the group leaves it with the last.
+ * add their reserved regions; the group leaves it with the last. Profile `subgroup` divides groups into units of devices
+ * that share one (iommu/units.ts); everywhere else the group is the one unit.
  *
  * After struct iommufd_group and struct iommufd_attach of drivers/iommu/iommufd (device.c, iommufd_private.h).
  */
 import type { Context } from './context.ts';
-import type { IommuGroup } from '../iommu/group.ts';
+import type { AttachUnit, IommuGroup } from '../iommu/group.ts';
 import type { IommufdDevice } from './device.ts';
 import type { HwPagetable } from './hw-pagetable.ts';
 
@@ -17,8 +18,8 @@ export type Attach = { hwpt: HwPagetable; readonly devices: Map<number, IommufdD
 export class IommufdGroup {
   readonly context: Context;
   readonly group: IommuGroup;
-  /** by PASID; key 0 is the RID. Never empty of devices. */
-  readonly attached = new Map<number, Attach>();
+  // One table in Linux, where a group is one unit.
+  readonly #tables = new Map<AttachUnit, Map<number, Attach>>();
   #references = 1;
 
   private constructor(context: Context, group: IommuGroup) {
@@ -38,10 +39,24 @@ export class IommufdGroup {
     return known;
   }
 
+  /** What a unit is attached to, by PASID; key 0 is the RID. No attachment is empty of devices. */
+  attachments(unit: AttachUnit): Map<number, Attach> {
+    const known = this.#tables.get(unit);
+    if (known !== undefined) return known;
+    const table = new Map<number, Attach>();
+    this.#tables.set(unit, table);
+    return table;
+  }
+
+  /** All of it, by PASID. */
+  get attached(): readonly (readonly [number, Attach])[] {
+    return [...this.#tables.values()].flatMap((table) => [...table]);
+  }
+
   put(): void {
     this.#references--;
     if (this.#references > 0) return;
-    if (this.attached.size > 0) throw new Error('a group is let go of with something attached');
+    if (this.attached.length > 0) throw new Error('a group is let go of with something attached');
     this.context.groups.delete(this.group);
     this.group.put();
   }

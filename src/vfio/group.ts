@@ -99,6 +99,7 @@ export class VfioGroup {
   setIommufd(context: IommufdContext): void {
     this.refuseSecondIommu();
     context.createCompatIoas();
+    context.get();
     this.iommufd = context;
   }
 
@@ -121,6 +122,11 @@ export class VfioGroup {
       }
       this.container.detachGroup(this);
     }
+    this.#dropIommufd();
+  }
+
+  #dropIommufd(): void {
+    this.iommufd?.put();
     this.iommufd = undefined;
   }
 
@@ -189,7 +195,7 @@ export class VfioGroup {
   /** The group file has no user any more. */
   closed(): void {
     this.container?.detachGroup(this);
-    this.iommufd = undefined;
+    this.#dropIommufd();
     this.openedFile = undefined;
   }
 

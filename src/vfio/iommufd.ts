@@ -9,6 +9,10 @@ import type { OpenFile } from '../base/task.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
 import type { DmaOwner } from '../iommu/group.ts';
 import { NO_PASID } from '../iommu/attach.ts';
+import type { Context } from '../iommufd/context.ts';
+import { IommufdDevice } from '../iommufd/device.ts';
+import { IommufdFile } from '../iommufd/file.ts';
+import { compatIoas, createCompatIoas } from '../iommufd/vfio-compat.ts';
 
 /** One open of /dev/iommu. */
 export type IommufdContext = DmaOwner & {
@@ -18,6 +22,9 @@ export type IommufdContext = DmaOwner & {
   createCompatIoas(): void;
   /** ENODEV without. */
   compatIoasId(): number;
+  /** A group file that uses the context as container keeps it alive. */
+  get(): unknown;
+  put(): void;
 };
 
 /** A device bound to a context. */
@@ -32,6 +39,47 @@ export type IommufdBinding = {
   /** Ends the claim. Everything is detached before. */
   unbind(): void;
 };
+
+const DOORS = new WeakMap<Context, IommufdContext>();
+
+/** IOMMUFD's engine as VFIO sees it: one door per context, however often it is asked for. */
+export function doorOf(context: Context): IommufdContext {
+  const known = DOORS.get(context);
+  if (known !== undefined) return known;
+  const door: IommufdContext = {
+    name: context.name,
+    bind: (device) => bindingOf(IommufdDevice.bindDevice(context, device), door),
+    createCompatIoas: () => {
+      createCompatIoas(context);
+    },
+    compatIoasId: () => compatIoas(context).id,
+    get: () => context.get(),
+    put: () => {
+      context.put();
+    },
+  };
+  DOORS.set(context, door);
+  return door;
+}
+
+function bindingOf(device: IommufdDevice, context: IommufdContext): IommufdBinding {
+  return {
+    id: device.id,
+    context,
+    attach: (pasid, ptId) => device.attach(pasid, ptId),
+    replace: (pasid, ptId) => device.replace(pasid, ptId),
+    detach: (pasid) => {
+      device.detach(pasid);
+    },
+    unbind: () => {
+      device.unbind();
+    },
+  };
+}
+
+/** The context behind an open /dev/iommu. */
+export const contextOfIommufdFile: ContextOfFile = (file) =>
+  file instanceof IommufdFile ? doorOf(file.context) : undefined;
 
 /** Finds the context behind an open file of ours; undefined for files of another kind. */
 export type ContextOfFile = (file: OpenFile) => IommufdContext | undefined;

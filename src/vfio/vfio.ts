@@ -13,7 +13,7 @@ import type { IommuDevice } from '../iommu/domain.ts';
 import type { IommuGroup } from '../iommu/group.ts';
 import { DeviceFile } from './device-file.ts';
 import { VfioGroup } from './group.ts';
-import { IommufdSide, type ContextOfFile } from './iommufd.ts';
+import { contextOfIommufdFile, IommufdSide, type ContextOfFile } from './iommufd.ts';
 
 /** What a VFIO driver does with its devices; vfio-pci is one. */
 export type VfioDeviceOps = {
@@ -94,6 +94,7 @@ export class VfioDevice {
 export type VfioOptions = {
   /** allow_unsafe_interrupts of vfio_iommu_type1 */
   readonly unsafeInterrupts?: boolean;
+  /** Default: the engine's /dev/iommu. */
   readonly contextOfFile?: ContextOfFile;
 };
 
@@ -105,7 +106,7 @@ export class Vfio {
 
   constructor(options: VfioOptions = {}) {
     this.unsafeInterrupts = options.unsafeInterrupts ?? false;
-    this.contextOfFile = options.contextOfFile ?? ((): undefined => undefined);
+    this.contextOfFile = options.contextOfFile ?? contextOfIommufdFile;
   }
 
   /**
