@@ -11,6 +11,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { buildPrograms, kernelTree, PROGRAMS, Skipped } from './kernel-source.ts';
+import { reserveHugePages, type HugePages } from './huge-pages.ts';
 import { progress } from './progress.ts';
 import { ROOT, runClient, type Run } from './run-client.ts';
 import { parseTap, tally, type Report, type Tally } from './tap.ts';
@@ -23,6 +24,8 @@ const LINUX: Readonly<Record<string, Tally>> = {
 const LINUX_SECONDS = 9;
 const LIMIT_SECONDS = 300;
 const REASONS_SHOWN = 2;
+// Tests whose memory comes from huge pages; most say so in their names.
+const HUGE = /_huge\.|hugepage|huge_map|access_domain_destory/;
 
 const { values } = parseArgs({
   options: {
@@ -68,8 +71,18 @@ function printFailures(program: string, report: Report, run: Run): void {
   for (const text of own.slice(0, 10)) console.log(`  ${text}`);
 }
 
+/** Tests that failed for want of huge pages: they map some before they ask /dev/iommu anything. */
+function withoutHugePages(report: Report, hugePages: HugePages): number {
+  if (hugePages.lacking === undefined) return 0;
+  const lost = report.results.filter(({ name, outcome }) => outcome === 'fail' && HUGE.test(name));
+  if (lost.length > 0) {
+    console.log(`  ${lost.length} of these tests need huge pages: ${hugePages.lacking}`);
+  }
+  return lost.length;
+}
+
 /** @returns whether the floor is reached */
-async function runProgram(folder: string, program: string): Promise<boolean> {
+async function runProgram(folder: string, program: string, hugePages: HugePages): Promise<boolean> {
   let ended = 0;
   const run = await runClient([join(folder, program)], {
     limitSeconds,
@@ -86,7 +99,7 @@ async function runProgram(folder: string, program: string): Promise<boolean> {
   const linux = LINUX[program];
   const beside = linux === undefined ? '' : `   (Linux 7.3.4: ${tallyText(linux)})`;
   console.log(`${program}: ${tallyText(ours)}${beside}   ${run.seconds.toFixed(1)} s`);
-  const floor = floors[program] ?? 0;
+  const floor = (floors[program] ?? 0) - withoutHugePages(report, hugePages);
   if (ours.pass < floor) console.log(`${program}: below the floor of ${floor} that must pass`);
   else if (ours.pass > floor) {
     console.log(
@@ -105,8 +118,15 @@ let seconds = 0;
 
 try {
   const folder = await programsFolder();
+  const hugePages = reserveHugePages();
   let good = true;
-  for (const program of PROGRAMS) good = (await runProgram(folder, program)) && good;
+  try {
+    for (const program of PROGRAMS) {
+      good = (await runProgram(folder, program, hugePages)) && good;
+    }
+  } finally {
+    hugePages.giveBack();
+  }
   console.log(`both: ${seconds.toFixed(1)} s (Linux 7.3.4 in an emulated VM: ${LINUX_SECONDS} s)`);
   process.exitCode = good ? 0 : 1;
 } catch (error) {
