@@ -29,12 +29,15 @@ export type FrameRun = PageRun & {
 /** Where a physical address lands. */
 export type Location = { readonly backing: Backing; readonly page: number };
 
+/** Windows that were numbered together, up to `last`: they count down from one top. */
+type Numbered = { readonly last: number; readonly top: number };
+
 type Window = { readonly frames: Frames; readonly top: number };
 
 /** What one backing has of physical memory: its windows by number, and the pins on it. */
 export class Frames {
   readonly backing: Backing;
-  readonly tops = new Map<number, number>();
+  readonly numbered = new Map<number, Numbered>();
   /** in no order; each run knows its place */
   readonly pins: FrameRun[] = [];
   dead = false;
@@ -70,15 +73,19 @@ export class PhysicalMemory {
     if (first === last) return [this.#within(run, first)];
     const frames = this.#framesOf(run.backing);
     const runs: FrameRun[] = [];
-    let page = run.page;
-    let top = this.#top(frames, first, last);
-    for (let window = first; window <= last; window++) {
-      const next = window === last ? undefined : this.#top(frames, window + 1, last);
-      if (next === top) continue;
-      const end = window === last ? run.page + run.count : (window + 1) * WINDOW_PAGES;
-      runs.push({ backing: run.backing, page, count: end - page, top, frames, pinIndex: -1 });
+    const runEnd = run.page + run.count;
+    for (let page = run.page; page < runEnd;) {
+      const group = this.#number(frames, Math.floor(page / WINDOW_PAGES), last);
+      const end = Math.min((group.last + 1) * WINDOW_PAGES, runEnd);
+      runs.push({
+        backing: run.backing,
+        page,
+        count: end - page,
+        top: group.top,
+        frames,
+        pinIndex: -1,
+      });
       page = end;
-      top = next ?? top;
     }
     return runs;
   }
@@ -90,9 +97,9 @@ export class PhysicalMemory {
 
   unpin(run: FrameRun): void {
     const { frames, pinIndex } = run;
+    if (frames.pins[pinIndex] !== run) throw new Error('a run is unpinned that is not pinned');
     const tail = frames.pins.pop();
-    if (tail === undefined || pinIndex === -1) throw new Error('a run is unpinned that is not');
-    if (tail !== run) {
+    if (tail !== undefined && tail !== run) {
       frames.pins[pinIndex] = tail;
       tail.pinIndex = pinIndex;
     }
@@ -146,7 +153,7 @@ export class PhysicalMemory {
     let frames = this.#recent;
     if (frames?.backing !== backing || this.#recentWindow !== window) {
       frames = this.#framesOf(backing);
-      this.#recentTop = this.#top(frames, window, window);
+      this.#recentTop = this.#number(frames, window, window).top;
       this.#recent = frames;
       this.#recentWindow = window;
     }
@@ -172,20 +179,21 @@ export class PhysicalMemory {
     });
   }
 
-  /** Top of a window; numbers it, and with it all windows up to `last` that have none, so that they share the top. */
-  #top(frames: Frames, window: number, last: number): number {
-    const known = frames.tops.get(window);
+  /** Numbers a window, and with it all windows up to `last` that have no numbers, so that they share the top. */
+  #number(frames: Frames, window: number, last: number): Numbered {
+    const known = frames.numbered.get(window);
     if (known !== undefined) return known;
     let end = window;
-    while (end < last && !frames.tops.has(end + 1)) end++;
+    while (end < last && !frames.numbered.has(end + 1)) end++;
     const reused = end === window ? this.#free.pop() : undefined;
     // Windows count downwards too, so that one top serves all of them: the last one gets the lowest numbers.
     const lowest = reused ?? this.#windows.length;
     const top = lowest * WINDOW_PAGES + (end + 1) * WINDOW_PAGES - 1;
+    const group = { last: end, top };
     for (let each = end; each >= window; each--) {
       this.#windows[lowest + end - each] = { frames, top };
-      frames.tops.set(each, top);
+      frames.numbered.set(each, group);
     }
-    return top;
+    return group;
   }
 }
