@@ -68,7 +68,7 @@ export function replayFile(
   const recording = parseRecording(text);
   const machine = parseDump(recording.machine, path);
   const ops = pcIommu(IOMMU_HWPT_ALLOC_PASID);
-  const system = new PciSystem(machine, { ops, drivers: LINUX_DRIVERS });
+  const system = new PciSystem(machine, { ops, drivers: LINUX_DRIVERS, boot: 'autoprobe' });
   const replay = new Replay(system, recording.devices, opener(system, behind));
   let identical = 0;
   for (const program of recording.programs) {

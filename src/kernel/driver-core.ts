@@ -160,6 +160,14 @@ export class DriverCore {
     return ordinaryIds(driver).some((row) => idMatches(row, device.identity));
   }
 
+  /** A driver that a device has from the beginning, whatever else would match. Nothing happens if its probe fails. */
+  bindAtBoot(driver: Driver, device: BusDevice): void {
+    device.hold((release) => {
+      if (device.driver === undefined) this.#tryProbe(driver, device);
+      release();
+    });
+  }
+
   /** Puts a device on the bus: listeners bring it under its IOMMU. Drivers come with {@link initialProbe}. */
   add(device: BusDevice): void {
     this.#devices.push(device);

@@ -20,7 +20,7 @@ import { Argument } from '../vfio/arguments.ts';
 import type { VfioDevice, VfioDeviceOps } from '../vfio/vfio.ts';
 import type { BusDevice, Driver } from './driver-core.ts';
 import { canReset } from './pci-reset.ts';
-import type { PciFunction, PciSystem } from './pci-system.ts';
+import type { DriverDma, PciFunction, PciSystem } from './pci-system.ts';
 
 /** The driver that a description stands for. */
 export function makeDriver(spec: DriverSpec, system: PciSystem): Driver {
@@ -68,10 +68,20 @@ function plainCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
       if (spec.ids.length > 0 && !spec.ids.some((row) => idMatches(row, device.identity))) {
         throw new Errno('ENODEV', `${device.name} is no device that ${spec.name} knows`);
       }
+      if (spec.dma === true) system.dma.push(dmaOf(spec, device));
     },
     remove: (_device, done) => {
       done();
     },
+  };
+}
+
+function dmaOf({ name }: DriverSpec, { iommu }: BusDevice): DriverDma {
+  return {
+    driver: name,
+    device: iommu.name,
+    granted: iommu.kernelDriver === name,
+    through: iommu.attached?.name,
   };
 }
 

@@ -18,7 +18,7 @@ import {
   type IommuGroup,
 } from '../iommu/group.ts';
 import { selectGroup } from '../iommu/pci-groups.ts';
-import type { Driver as DriverSpec } from '../machine/drivers.ts';
+import { managedDriver, type Driver as DriverSpec } from '../machine/drivers.ts';
 import type { DeviceDescription, Machine } from '../machine/machine.ts';
 import { aliasWalk } from '../machine/pci/alias.ts';
 import { acsVerdict } from '../machine/pci/acs.ts';
@@ -28,6 +28,7 @@ import type { PciDevice } from '../machine/pci/device.ts';
 import { Vfio, type VfioOptions } from '../vfio/vfio.ts';
 import { BusDevice, DriverCore, type Done } from './driver-core.ts';
 import { makeDriver } from './drivers.ts';
+import { LINUX_DRIVERS } from './linux-drivers.ts';
 import { resetMethods, type ResetMethod } from './pci-reset.ts';
 
 export type PciSystemOptions = {
@@ -36,8 +37,26 @@ export type PciSystemOptions = {
   readonly groups?: GroupOptions;
   readonly vfio?: VfioOptions;
   readonly strictAcs?: boolean;
-  /** in the order of their registration; default: those of the machine */
+  /**
+   * In the order of their registration. Default: some of Linux's, the machine's, and a plain one for each driver that the
+   * machine names without describing it.
+   */
   readonly drivers?: readonly DriverSpec[];
+  /**
+   * Which drivers devices have in the beginning: those that the machine says they have, or those that Linux would find.
+   * Default: as described. Afterwards Linux looks for drivers as it always does.
+   */
+  readonly boot?: 'as-described' | 'autoprobe';
+};
+
+/** A driver did DMA, because it was told to: whether it had the right to, and what it reached. */
+export type DriverDma = {
+  readonly driver: string;
+  readonly device: string;
+  /** false for a driver that says it leaves DMA to user space: nothing stops it, this is what the flag is trusted for */
+  readonly granted: boolean;
+  /** name of the domain that its DMA went through; undefined without IOMMU */
+  readonly through: string | undefined;
 };
 
 /** A function of the machine with what Linux keeps about it. */
@@ -56,6 +75,8 @@ export class PciSystem {
   readonly #options: PciSystemOptions;
   readonly #functions = new Map<PciDevice, PciFunction>();
   readonly #byName = new Map<string, PciFunction>();
+  /** experiments: what drivers did that were told to do DMA */
+  readonly dma: DriverDma[] = [];
   #booting = true;
 
   /** Boots Linux on the machine: devices, groups, then its drivers in their order. */
@@ -71,13 +92,24 @@ export class PciSystem {
     for (const pci of machine.devices) this.#add(pci);
     for (const group of this.groups.list()) setupDefaultDomain(group, undefined);
     this.#booting = false;
-    for (const spec of options.drivers ?? machine.drivers)
+    this.core.autoprobe = options.boot === 'autoprobe';
+    for (const spec of options.drivers ?? driversOf(machine)) {
       this.core.register(makeDriver(spec, this));
+    }
+    if (!this.core.autoprobe) this.#bindAsDescribed();
+    this.core.autoprobe = true;
     machine.subscribe({
       added: (pci) => {
         this.#add(pci);
       },
     });
+  }
+
+  #bindAsDescribed(): void {
+    for (const { pci, device } of this.#functions.values()) {
+      const driver = this.core.driver(pci.facts.driver ?? '');
+      if (driver !== undefined) this.core.bindAtBoot(driver, device);
+    }
   }
 
   /** @param name "0000:01:00.0" */
@@ -187,6 +219,28 @@ export class PciSystem {
       if (entry !== undefined) this.core.initialProbe(entry.device);
     }
   }
+}
+
+function driversOf(machine: Machine): DriverSpec[] {
+  const described = [
+    ...LINUX_DRIVERS.filter(({ name }) => !machine.drivers.some((own) => own.name === name)),
+    ...machine.drivers,
+  ];
+  const named = [...machine.devices].filter(
+    ({ facts }) =>
+      facts.driver !== undefined && !described.some(({ name }) => name === facts.driver),
+  );
+  const names = new Set(named.map(({ facts }) => facts.driver ?? ''));
+  const plain = [...names].map((name) => ({
+    name,
+    managedDma: managedDriver(name) !== undefined,
+    overrideOnly: false,
+    bridges: false,
+    ids: named
+      .filter(({ facts }) => facts.driver === name)
+      .map(({ vendor, device }) => ({ vendor, device })),
+  }));
+  return [...described, ...plain];
 }
 
 /** The first port above checks the bus number of what comes in; directly on a root bus nothing can be forged. */
