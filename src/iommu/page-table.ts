@@ -11,6 +11,7 @@
 import { PAGE_BYTES, addressOf, contains, hex, showSpan } from '../base/position.ts';
 import { RangeMap, type Span } from '../base/range-map.ts';
 import type { Backing } from '../base/task.ts';
+import { LeafSet } from './leaf-set.ts';
 import { pfnOf, type FrameRun } from '../machine/memory.ts';
 
 /** Permissions of a mapping (IOMMU_READ, IOMMU_WRITE of include/linux/iommu.h). */
@@ -40,8 +41,8 @@ export type Translation = {
   readonly prot: number;
 };
 
-/** Told of each dirty leaf: first IOVA and size in bytes. */
-export type DirtyLeaf = (first: bigint, size: number) => void;
+/** Told of dirty leaves that follow one another, each run once: first IOVA and size in bytes. */
+export type DirtyLeaves = (first: bigint, size: number) => void;
 
 export type PageTable = {
   /** Sizes of leaves in bytes, descending powers of two. */
@@ -57,8 +58,11 @@ export type PageTable = {
   translate(page: number, offset: number): number;
   /** A device wrote there; false where nothing is mapped. */
   setDirty(page: number, offset: number): boolean;
-  /** Reports the dirty leaves that touch `span`; forgets them where `clear` is set. */
-  readDirty(span: Span, clear: boolean, report: DirtyLeaf): void;
+  /**
+   * Reports the dirty leaves that touch `span`, ascending; forgets them where `clear` is set. One that starts before the
+   * span is reported apart from those that follow it.
+   */
+  readDirty(span: Span, clear: boolean, report: DirtyLeaves): void;
 };
 
 /** A mapping that is there. */
@@ -73,7 +77,7 @@ export class Extent implements Span {
   readonly prot: number;
   readonly small: boolean;
   /** starts of dirty leaves, in bytes from the first byte of the extent */
-  dirty: Set<number> | undefined;
+  dirty: LeafSet | undefined;
 
   constructor({ span, run, page, offset, prot, small }: Mapping) {
     this.firstPage = span.firstPage;
@@ -121,8 +125,11 @@ export class ExtentTable implements PageTable {
   /** each with its {@link Extent.pageSum} beside it */
   readonly extents = new RangeMap<Extent>({ numbers: true });
 
+  readonly #smallestLeaf: number;
+
   constructor(leafSizes: readonly number[]) {
     this.leafSizes = leafSizes;
+    this.#smallestLeaf = Math.min(...leafSizes);
   }
 
   map(mapping: Mapping): void {
@@ -171,12 +178,12 @@ export class ExtentTable implements PageTable {
     const extent = this.extents.at(page, offset);
     if (extent === undefined) return false;
     const [start] = this.#leafAt(extent, extent.delta(page, offset));
-    extent.dirty ??= new Set();
+    extent.dirty ??= new LeafSet(this.#smallestLeaf);
     extent.dirty.add(start);
     return true;
   }
 
-  readDirty(span: Span, clear: boolean, report: DirtyLeaf): void {
+  readDirty(span: Span, clear: boolean, report: DirtyLeaves): void {
     let extent = this.extents.ceiling(span.firstPage, span.firstOffset);
     while (extent !== undefined && startsIn(extent, span)) {
       if (extent.dirty !== undefined) this.#readExtent(extent, span, { clear, report });
@@ -188,24 +195,34 @@ export class ExtentTable implements PageTable {
     this.extents.insert(extent, extent.pageSum);
   }
 
-  #readExtent(extent: Extent, span: Span, how: { clear: boolean; report: DirtyLeaf }): void {
-    const first = extent.delta(span.firstPage, span.firstOffset);
-    const last = extent.delta(span.lastPage, span.lastOffset);
-    const start = addressOf(extent.firstPage, extent.firstOffset);
-    for (const leaf of extent.dirty ?? []) {
+  #readExtent(extent: Extent, span: Span, how: { clear: boolean; report: DirtyLeaves }): void {
+    const first = Math.max(0, extent.delta(span.firstPage, span.firstOffset));
+    const last = Math.min(extent.length - 1, extent.delta(span.lastPage, span.lastOffset));
+    const base = addressOf(extent.firstPage, extent.firstOffset);
+    const [from] = this.#leafAt(extent, first);
+    let [start, end] = [from, from];
+    const flush = (): void => {
+      if (end > start) how.report(base + BigInt(start), end - start);
+    };
+    for (const leaf of extent.dirty?.starts(from, last) ?? []) {
       const [, size] = this.#leafAt(extent, leaf);
-      if (leaf > last || leaf + size - 1 < first) continue;
-      how.report(start + BigInt(leaf), size);
-      if (how.clear) extent.dirty?.delete(leaf);
+      if (leaf !== end || start < first) {
+        flush();
+        start = leaf;
+      }
+      end = leaf + size;
     }
+    flush();
+    if (how.clear) extent.dirty?.clear(from, last);
   }
 
   /** Puts back what `span` leaves of an extent on either side, for cuts of split areas. */
   #keepOutside(extent: Extent, span: Span): void {
     const before = extent.delta(span.firstPage, span.firstOffset);
     const after = extent.delta(span.lastPage, span.lastOffset) + 1;
-    if (before > 0) this.#insert(part(extent, 0, before));
-    if (after < extent.length) this.#insert(part(extent, after, extent.length));
+    const unit = this.#smallestLeaf;
+    if (before > 0) this.#insert(part(extent, { from: 0, to: before, unit }));
+    if (after < extent.length) this.#insert(part(extent, { from: after, to: extent.length, unit }));
   }
 
   /** The leaf that holds the byte at distance `delta`: its start as a distance, and its size. */
@@ -251,8 +268,11 @@ function startsIn(extent: Extent, span: Span): boolean {
   );
 }
 
-/** Bytes [from, to) of an extent as an extent of its own. */
-function part(extent: Extent, from: number, to: number): Extent {
+/** Bytes [from, to) of an extent as an extent of its own, with the dirty leaves that start there. */
+function part(
+  extent: Extent,
+  { from, to, unit }: { readonly from: number; readonly to: number; readonly unit: number },
+): Extent {
   const first = addressOf(extent.firstPage, extent.firstOffset) + BigInt(from);
   const last = addressOf(extent.firstPage, extent.firstOffset) + BigInt(to - 1);
   const byte = extent.offset + from;
@@ -269,8 +289,8 @@ function part(extent: Extent, from: number, to: number): Extent {
     prot: extent.prot,
     small: extent.small,
   });
-  for (const leaf of extent.dirty ?? []) {
-    if (leaf >= from && leaf < to) (piece.dirty ??= new Set()).add(leaf - from);
+  for (const leaf of extent.dirty?.starts(from, to - 1) ?? []) {
+    (piece.dirty ??= new LeafSet(unit)).add(leaf - from);
   }
   return piece;
 }

@@ -15,7 +15,7 @@ import type { Context } from './context.ts';
 import type { IoPagetable, IoptAccess } from './io-pagetable.ts';
 import { Ioas, lastByte } from './ioas.ts';
 import { IommufdObject } from './object.ts';
-import type { Pages } from './pages.ts';
+import type { Pages, Piece } from './pages.ts';
 
 export type AccessOptions = {
   /** it pins, and needs whole pages for that */
@@ -102,17 +102,17 @@ export class Access extends IommufdObject implements IoptAccess {
 
   /**
    * Pins the pages of a range.
-   * @returns frame numbers, one per page; EINVAL, EOVERFLOW, ENOENT, EPERM, and what pinning answers
+   * @returns the frames, in order; EINVAL, EOVERFLOW, ENOENT, EPERM, and what pinning answers
    */
-  pin(iova: bigint, length: bigint, write: boolean): number[] {
+  pin(iova: bigint, length: bigint, write: boolean): Piece[] {
     const { parts, last } = this.#parts(iova, length, 'pin');
     const done: Part[] = [];
-    const pfns: number[] = [];
+    const pieces: Piece[] = [];
     try {
       for (const part of parts) {
         this.#checkPinnable(part, last);
         checkProt(part.area, write);
-        pfns.push(...this.#pinPart(part, write));
+        for (const piece of this.#pinPart(part, write)) pieces.push(piece);
         done.push(part);
       }
       this.#checkComplete(parts, iova, last);
@@ -120,7 +120,7 @@ export class Access extends IommufdObject implements IoptAccess {
       for (const part of done) this.#unpinPart(part);
       throw error;
     }
-    return pfns;
+    return pieces;
   }
 
   /** Gives back exactly what a {@link pin} took. */
@@ -185,7 +185,7 @@ export class Access extends IommufdObject implements IoptAccess {
     }
   }
 
-  #pinPart({ area, first, last }: Part, write: boolean): number[] {
+  #pinPart({ area, first, last }: Part, write: boolean): Piece[] {
     const { pages } = area;
     if (write && !pages.writable)
       throw new Errno('EPERM', `area ${String(area)} shows memory that was given read-only`);
@@ -198,7 +198,7 @@ export class Access extends IommufdObject implements IoptAccess {
     pages.acquire(from, to);
     area.accesses++;
     if (this.#options.internal === true) area.locks++;
-    return pages.pfns(from, to);
+    return pages.pieces(from, to);
   }
 
   #unpinPart({ area, first, last }: Part): void {

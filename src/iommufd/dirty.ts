@@ -95,40 +95,42 @@ function refuseUnaligned(borders: readonly bigint[], size: bigint, name: string)
 /** A page of the client that holds some of the bitmap. */
 type Chunk = { readonly bytes: Uint8Array; low: number; high: number };
 
+/** No client has memory at or above this address, so what the bitmap has there need not be counted exactly. */
+const NOWHERE = 2 ** 53;
+
 /** The client's bitmap: one bit per page of IOVA, in memory that may be missing. */
 class UserBitmap {
   readonly #task: Task;
   readonly #iova: bigint;
   readonly #shift: bigint;
-  readonly #address: bigint;
+  readonly #address: number;
   /** bits that may be touched: to the end of the client's page that holds the last byte */
-  readonly #bits: bigint;
-  readonly #chunks = new Map<bigint, Chunk | undefined>();
+  readonly #bits: number;
+  readonly #chunks = new Map<number, Chunk | undefined>();
 
   constructor(task: Task, cmd: iommu_hwpt_get_dirty_bitmap) {
     this.#task = task;
     this.#iova = cmd.iova;
     this.#shift = lowestBit(cmd.page_size);
-    this.#address = cmd.data;
+    this.#address = Number(cmd.data);
     const bytes = ((cmd.length - 1n) >> this.#shift) / 8n + 1n;
-    const end = this.#address + bytes;
-    this.#bits = (bytes + ((PAGE - (end % PAGE)) % PAGE)) * 8n;
+    const end = cmd.data + bytes;
+    this.#bits = Number(bytes + ((PAGE - (end % PAGE)) % PAGE)) * 8;
   }
 
-  /** Marks what a leaf covers. A leaf that starts before the range is not reported (iova_bitmap_set). */
+  /** Marks what leaves cover. A leaf that starts before the range is not reported (iova_bitmap_set). */
   set(first: bigint, size: number): void {
     if (first < this.#iova) return;
-    const from = (first - this.#iova) >> this.#shift;
-    const last = (first + BigInt(size) - 1n - this.#iova) >> this.#shift;
-    const to = last < this.#bits ? last : this.#bits - 1n;
-    for (let bit = from; bit <= to; bit++) {
-      const address = BigInt.asUintN(64, this.#address + (bit >> 3n));
-      const chunk = this.#chunk(address / PAGE);
-      if (chunk === undefined) continue;
-      const at = Number(address % PAGE);
-      chunk.bytes[at] = (chunk.bytes[at] ?? 0) | (1 << Number(bit & 7n));
-      chunk.low = Math.min(chunk.low, at);
-      chunk.high = Math.max(chunk.high, at);
+    const from = Number((first - this.#iova) >> this.#shift);
+    const last = Number((first + BigInt(size) - 1n - this.#iova) >> this.#shift);
+    const to = Math.min(last, this.#bits - 1);
+    for (let bit = from; bit <= to;) {
+      const byte = Math.floor(bit / 8);
+      const address = this.#address + byte;
+      if (address >= NOWHERE) return;
+      const high = Math.min(7, to - byte * 8);
+      this.#or(address, (2 << high) - (1 << (bit % 8)));
+      bit = byte * 8 + 8;
     }
   }
 
@@ -137,17 +139,26 @@ class UserBitmap {
       if (chunk === undefined || chunk.high < chunk.low) continue;
       const bytes = chunk.bytes.subarray(chunk.low, chunk.high + 1);
       forgiving(() => {
-        this.#task.memory.copyOut(page * PAGE + BigInt(chunk.low), bytes);
+        this.#task.memory.copyOut(BigInt(page * PAGE_SIZE + chunk.low), bytes);
       });
     }
   }
 
-  #chunk(page: bigint): Chunk | undefined {
+  #or(address: number, mask: number): void {
+    const at = address % PAGE_SIZE;
+    const chunk = this.#chunk((address - at) / PAGE_SIZE);
+    if (chunk === undefined) return;
+    chunk.bytes[at] = (chunk.bytes[at] ?? 0) | mask;
+    chunk.low = Math.min(chunk.low, at);
+    chunk.high = Math.max(chunk.high, at);
+  }
+
+  #chunk(page: number): Chunk | undefined {
     const known = this.#chunks.get(page);
     if (known !== undefined || this.#chunks.has(page)) return known;
     const bytes = new Uint8Array(PAGE_SIZE);
     const there = forgiving(() => {
-      this.#task.memory.copyIn(page * PAGE, bytes);
+      this.#task.memory.copyIn(BigInt(page) * PAGE, bytes);
     });
     const chunk = there ? { bytes, low: PAGE_SIZE, high: -1 } : undefined;
     this.#chunks.set(page, chunk);

@@ -12,6 +12,7 @@ import { IOMMU_HW_QUEUE_TYPE_DEFAULT, type iommu_hw_queue_alloc } from '../uapi/
 import { Access } from './access.ts';
 import { lastByte, unknownFlags } from './ioas.ts';
 import { IommufdObject } from './object.ts';
+import { pfnsOf, type Piece } from './pages.ts';
 import type { Ucmd } from './ucmd.ts';
 import { Viommu } from './viommu.ts';
 
@@ -47,16 +48,17 @@ export class HwQueue extends IommufdObject {
     const access = Access.create(this.viommu.context, { pins: true, internal: true });
     try {
       access.attachIoas(this.viommu.hwpt.ioas);
-      const pfns = access.pin(first, length, false);
-      if (pfns.some((pfn, i) => i > 0 && pfn !== (pfns[i - 1] ?? 0) + 1)) {
+      const pieces = access.pin(first, length, false);
+      const [start] = pfnsOf(pieces);
+      if (start === undefined || !isContiguous(pieces)) {
         access.unpin(first, length);
         throw new Errno(
           'EFAULT',
-          `the ${pfns.length} pages behind IOVA ${hex(this.iova)} are not physically contiguous`,
+          `the ${length / PAGE} pages behind IOVA ${hex(this.iova)} are not physically contiguous`,
         );
       }
       this.#access = access;
-      return (pfns[0] ?? 0) * PAGE_SIZE + Number(this.iova - first);
+      return start * PAGE_SIZE + Number(this.iova - first);
     } catch (error) {
       access.close();
       throw error;
@@ -84,6 +86,16 @@ export class HwQueue extends IommufdObject {
     }
     return [first, bytes & -PAGE];
   }
+}
+
+/** Looks no further than the first gap, as a queue may be as long as a client's memory. */
+function isContiguous(pieces: readonly Piece[]): boolean {
+  let next: number | undefined;
+  for (const pfn of pfnsOf(pieces)) {
+    if (next !== undefined && pfn !== next) return false;
+    next = pfn + 1;
+  }
+  return true;
 }
 
 export function hwQueueAlloc({ context, cmd, respond }: Ucmd<iommu_hw_queue_alloc>): undefined {

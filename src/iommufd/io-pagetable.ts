@@ -18,7 +18,6 @@ import {
   firstOf,
   contains,
   hex,
-  isBefore,
   lastOf,
   lengthOf,
   offsetOf,
@@ -226,7 +225,7 @@ export class IoPagetable {
     }
   }
 
-  /** Replaces the list of ranges that must stay usable; EADDRINUSE if one is reserved. After iopt_set_allow_iova. */
+  /** Replaces the list of ranges, ascending, that must stay usable; EADDRINUSE if one is reserved. After iopt_set_allow_iova. */
   setAllowed(ranges: readonly Span[]): void {
     for (const range of ranges) {
       const hit = this.reserved.firstOverlap(range);
@@ -237,7 +236,7 @@ export class IoPagetable {
         );
       }
     }
-    this.#allowed = [...ranges].sort((a, b) => (isBefore(a, b) ? -1 : 1));
+    this.#allowed = ranges;
   }
 
   /** A domain starts to show everything; EINVAL, EADDRINUSE, or what pinning answers. After iopt_table_add_domain. */
@@ -448,11 +447,9 @@ export class IoPagetable {
   }
 
   #recalculateAlignment(): void {
-    const alignment = Math.max(
-      this.#largePagesOff ? PAGE_SIZE : 1,
-      ...this.domains.map((domain) => domain.minPageSize),
-      ...[...this.accesses].map((access) => access.alignment),
-    );
+    let alignment = this.#largePagesOff ? PAGE_SIZE : 1;
+    for (const { minPageSize } of this.domains) alignment = Math.max(alignment, minPageSize);
+    for (const access of this.accesses) alignment = Math.max(alignment, access.alignment);
     this.#checkAlignment(alignment);
     this.#alignment = alignment;
   }

@@ -5,8 +5,8 @@
  * After drivers/iommu/iommufd/ioas.c; each handler checks in the order of the function that it answers to.
  */
 import { Errno } from '../base/errno.ts';
-import { MAX_ADDRESS, firstOf, hex, lastOf, overlaps, showSpan, spanOf } from '../base/position.ts';
-import type { Span } from '../base/range-map.ts';
+import { MAX_ADDRESS, firstOf, hex, lastOf, showSpan, spanOf } from '../base/position.ts';
+import { RangeMap, type Span } from '../base/range-map.ts';
 import { PROT_READ, PROT_WRITE } from '../iommu/page-table.ts';
 import {
   IOMMU_IOAS_MAP_FIXED_IOVA,
@@ -85,7 +85,8 @@ export function ioasIovaRanges({
 export function ioasAllowIovas({ context, task, cmd }: Ucmd<iommu_ioas_allow_iovas>): undefined {
   if (cmd.__reserved !== 0) throw reservedSet();
   const ioas = context.objects.get(Ioas, cmd.ioas_id);
-  const ranges: Span[] = [];
+  // A client may name as many as its memory holds, so looking each one up in a list would take for ever.
+  const ranges = new RangeMap<Span>();
   for (let i = 0; i < cmd.num_iovas; i++) {
     const bytes = new Uint8Array(iommu_iova_range.size);
     task.memory.copyIn(element(cmd.allowed_iovas, i), bytes);
@@ -93,7 +94,8 @@ export function ioasAllowIovas({ context, task, cmd }: Ucmd<iommu_ioas_allow_iov
     if (start >= last)
       throw new Errno('EINVAL', `range [${hex(start)}, ${hex(last)}] is empty or backwards`);
     const range = spanOf(start, last);
-    const earlier = ranges.find((other) => overlaps(other, range));
+    const { firstPage, firstOffset, lastPage, lastOffset } = range;
+    const earlier = ranges.firstOverlap(firstPage, firstOffset, lastPage, lastOffset);
     if (earlier !== undefined) {
       throw new Errno(
         'EINVAL',
@@ -101,9 +103,9 @@ export function ioasAllowIovas({ context, task, cmd }: Ucmd<iommu_ioas_allow_iov
       );
     }
     context.environment.faults.alloc('allowed range');
-    ranges.push(range);
+    ranges.insert(range);
   }
-  ioas.iopt.setAllowed(ranges);
+  ioas.iopt.setAllowed([...ranges]);
 }
 
 export function ioasMap({ context, task, cmd, respond }: Ucmd<iommu_ioas_map>): undefined {

@@ -190,13 +190,6 @@ export class Pages {
     }
   }
 
-  /** Numbers of the frames of pages [first, last], all of which are pinned. */
-  pfns(first: number, last: number): number[] {
-    return this.pieces(first, last).flatMap(({ run, page, count }) =>
-      Array.from({ length: count }, (_, i) => pfnOf(run, page + i)),
-    );
-  }
-
   /** For `--check`: pinned ranges with their users. */
   get pinnedRanges(): readonly {
     readonly first: number;
@@ -346,6 +339,13 @@ export class Pages {
       { first: pin.first, last: index - 1, users: pin.users, runs: low },
       { first: index, last: pin.last, users: pin.users, runs: high },
     );
+  }
+}
+
+/** Numbers of the frames, one by one. */
+export function* pfnsOf(pieces: Iterable<Piece>): Generator<number> {
+  for (const { run, page, count } of pieces) {
+    for (let i = 0; i < count; i++) yield pfnOf(run, page + i);
   }
 }
 

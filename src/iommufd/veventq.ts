@@ -76,7 +76,7 @@ export class Veventq extends EventQueue {
     const header = iommufd_vevent_header.size;
     if (count < header)
       throw new Errno('EINVAL', `${count} bytes are too few for the header of an event`);
-    const bytes = new Uint8Array(count);
+    const parts: Uint8Array[] = [];
     let done = 0;
     for (;;) {
       const [event] = this.#events;
@@ -90,15 +90,17 @@ export class Veventq extends EventQueue {
       if (event.data === undefined && !this.#copyMarker(done)) break;
       this.#events.shift();
       const flags = event.data === undefined ? IOMMU_VEVENTQ_FLAG_LOST_EVENTS : 0;
-      iommufd_vevent_header.encode({ flags, sequence: event.sequence }, bytes, done);
+      const bytes = new Uint8Array(length);
+      iommufd_vevent_header.encode({ flags, sequence: event.sequence }, bytes);
       if (event.data !== undefined) {
-        bytes.set(event.data, done + header);
+        bytes.set(event.data, header);
         this.#stored--;
       }
+      parts.push(bytes);
       done += length;
     }
     this.changed();
-    return bytes.subarray(0, done);
+    return Buffer.concat(parts);
   }
 
   /** The marker of lost events is read from a copy. @returns whether there is one; ENOMEM if nothing was read before */

@@ -7,6 +7,7 @@ import { Errno } from '../../base/errno.ts';
 import { PAGE_BYTES, hex, pageOf } from '../../base/position.ts';
 import type { Task } from '../../base/task.ts';
 import * as uapi from '../../uapi/iommufd-test.ts';
+import { pfnsOf } from '../pages.ts';
 import { AccessFile } from './access-file.ts';
 import { syzkallerIova } from './syzkaller.ts';
 import { pfnAt } from './client-pages.ts';
@@ -52,7 +53,8 @@ export function accessPages({ context, task, cmd, respond }: TestCmd): undefined
   if (!file.pins) throw new Errno('EOPNOTSUPP', 'this access was made without NEEDS_PIN_PAGES');
   const iova = actualIova(file, request.iova, flags);
   context.environment.faults.alloc('list of pages');
-  const pfns = file.access.pin(iova, length, (flags & uapi.MOCK_FLAGS_ACCESS_WRITE) !== 0);
+  const write = (flags & uapi.MOCK_FLAGS_ACCESS_WRITE) !== 0;
+  const pfns = [...pfnsOf(file.access.pin(iova, length, write))];
   let item: number | undefined;
   try {
     if (uptr !== 0n)
