@@ -64,6 +64,8 @@ export class Packing {
   /** 32-bit words of a packed row */
   readonly words: number;
   readonly #word: Uint16Array;
+  /** by word: the first cell that is not in it */
+  readonly #ends: number[] = [];
   readonly #shift: Uint8Array;
   readonly #mask: Uint8Array;
   readonly #holds: Uint8Array;
@@ -91,6 +93,7 @@ export class Packing {
     let used = 0;
     this.cells.forEach(({ bits }, i) => {
       if (used + bits > 32) {
+        this.#ends.push(i);
         word++;
         used = 0;
       }
@@ -98,29 +101,45 @@ export class Packing {
       this.#shift[i] = used;
       used += bits;
     });
+    this.#ends.push(this.cells.length);
     return word + 1;
   }
 
   /** Packs a row as the smallest of its renamings. The result is overwritten by the next call. */
   pack(row: Uint8Array): Uint32Array {
-    this.#best.fill(0xffff_ffff);
-    for (const each of this.#plans) {
-      this.#packOne(row, each, this.#trial);
-      if (isLess(this.#trial, this.#best)) this.#best.set(this.#trial);
-    }
-    return this.#best;
+    const best = this.#best;
+    best.fill(0xffff_ffff);
+    for (const each of this.#plans) this.#packIfSmaller(row, each);
+    return best;
   }
 
-  #packOne(row: Uint8Array, { source, users, domains }: Plan, into: Uint32Array): void {
-    into.fill(0);
-    for (let i = 0; i < source.length; i++) {
+  // Word by word: most renamings are larger in their first word already, and need no second one.
+  #packIfSmaller(row: Uint8Array, plan: Plan): void {
+    const best = this.#best;
+    const trial = this.#trial;
+    let smaller = false;
+    for (let word = 0; word < this.words; word++) {
+      const packed = this.#packWord(row, plan, word);
+      trial[word] = packed;
+      if (smaller) continue;
+      const known = best[word] ?? 0;
+      if (packed > known) return;
+      smaller = packed < known;
+    }
+    if (smaller) best.set(trial);
+  }
+
+  #packWord(row: Uint8Array, { source, users, domains }: Plan, word: number): number {
+    const end = this.#ends[word] ?? 0;
+    let packed = 0;
+    for (let i = word === 0 ? 0 : (this.#ends[word - 1] ?? 0); i < end; i++) {
       let value = row[source[i] ?? 0] ?? 0;
       if (value === 0) continue;
       const holds = this.#holds[i];
       if (holds !== PLAIN) value = (holds === HOLDS_USER ? users[value] : domains[value]) ?? 0;
-      const word = this.#word[i] ?? 0;
-      into[word] = (into[word] ?? 0) | (value << (this.#shift[i] ?? 0));
+      packed |= value << (this.#shift[i] ?? 0);
     }
+    return packed >>> 0;
   }
 
   /** @param offset of the state in `words` */
@@ -165,15 +184,6 @@ function inverse(permutation: readonly number[]): number[] {
     back[to] = from;
   });
   return back;
-}
-
-function isLess(a: Uint32Array, b: Uint32Array): boolean {
-  for (let i = 0; i < a.length; i++) {
-    const x = a[i] ?? 0;
-    const y = b[i] ?? 0;
-    if (x !== y) return x < y;
-  }
-  return false;
 }
 
 /** All orders of 0 … n-1 that only exchange numbers of one class. */
