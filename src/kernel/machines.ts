@@ -51,3 +51,12 @@ export const BUILT_IN_MACHINES: readonly string[] = [...BUILT_IN.keys()];
 export function bootMachine(name: string, options: BootOptions = {}): Kernel | undefined {
   return BUILT_IN.get(name)?.(options);
 }
+
+/** Boots a built-in machine, for programs that use the engine as a library; RangeError if there is none of that name. */
+export function boot(name: string, options: BootOptions = {}): Kernel {
+  const kernel = bootMachine(name, options);
+  if (kernel !== undefined) return kernel;
+  throw new RangeError(
+    `there is no machine "${name}"; built in are: ${BUILT_IN_MACHINES.join(', ')}`,
+  );
+}

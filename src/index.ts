@@ -1,0 +1,23 @@
+/**
+ * uiommu as a library: /dev/iommu of an imaginary machine in this process, for unit tests of programs that use it
+ * (docs/library.md). No supervisor, no other process, no root: calls are functions, and every one is over when it returns.
+ */
+export { ERRNO, Errno, type ErrnoCode } from './base/errno.ts';
+export type { Backing, Capability, FileMemory, MmapGrant, OpenFile, Task } from './base/task.ts';
+export { Kernel } from './kernel/kernel.ts';
+export { BUILT_IN_MACHINES, boot, type BootOptions } from './kernel/machines.ts';
+export {
+  BufferMemory,
+  ClientFile,
+  InProcessClient,
+  SparseBacking,
+  type InProcessClientOptions,
+  type IoctlName,
+  type IoctlStruct,
+} from './kernel/in-process-client.ts';
+/** Structs, flags and numbers of include/uapi/linux/iommufd.h under their C names. */
+export * as iommufd from './uapi/iommufd.ts';
+/** The same of the mock driver, drivers/iommu/iommufd/iommufd_test.h. */
+export * as mock from './uapi/iommufd-test.ts';
+/** The same of include/uapi/linux/vfio.h. */
+export * as vfio from './uapi/vfio.ts';
