@@ -6,6 +6,7 @@
  * waited for, as strace -f does. Its exit status is that of the main program.
  */
 import { readdirSync } from 'node:fs';
+import { constants } from 'node:os';
 
 import type { Kernel } from '../kernel/kernel.ts';
 import { signalPid, signalProcess } from '../os/process.ts';
@@ -98,7 +99,7 @@ export class Supervisor {
       this.#failed = reject;
     });
     over.catch(() => undefined);
-    const restore = keepTerminalSignals();
+    const restore = passSignals();
     try {
       await this.#launcher.start(
         { argv: this.#options.argv, filter: this.#filter, files: this.#fileLimit },
@@ -192,14 +193,25 @@ export class Supervisor {
   }
 }
 
-/** Signals of the terminal are for the client; we stay until it has ended. */
-function keepTerminalSignals(): () => void {
-  const signals = ['SIGINT', 'SIGQUIT'] as const;
-  const nothing = (): void => undefined;
-  for (const signal of signals) process.on(signal, nothing);
+/**
+ * Signals of the terminal reach the client by themselves; we stay until it has ended. Requests to end that are sent to us
+ * alone are meant for the client, too: without us it would be left without its machine.
+ */
+function passSignals(): () => void {
+  const handlers = [
+    ['SIGINT', (): void => undefined],
+    ['SIGQUIT', (): void => undefined],
+    ['SIGTERM', signalAll],
+    ['SIGHUP', signalAll],
+  ] as const;
+  for (const [signal, handler] of handlers) process.on(signal, handler);
   return () => {
-    for (const signal of signals) process.off(signal, nothing);
+    for (const [signal, handler] of handlers) process.off(signal, handler);
   };
+}
+
+function signalAll(name: NodeJS.Signals): void {
+  for (const pid of descendants(process.pid)) signalPid(pid, constants.signals[name]);
 }
 
 /** Processes that were started by `pid`, by what they started, and so on. */

@@ -36,6 +36,20 @@ for (const name of ['SIGTERM', 'SIGKILL', 'SIGINT', 'SIGSEGV'] as const) {
   });
 }
 
+test('run: SIGTERM sent to uiommu ends the program', async () => {
+  const begin = Date.now();
+  const outcome = await uiommuRun(
+    ['sh', '-c', 'trap "echo asked; exit 9" TERM; echo up; sleep 30 & wait'],
+    {
+      onOutput: (text, child) => {
+        if (text.includes('up')) child.kill('SIGTERM');
+      },
+    },
+  );
+  assert.deepEqual([outcome.status, outcome.stdout], [9, 'up\nasked\n']);
+  assert.ok(Date.now() - begin < 20_000, 'the program was not asked at once');
+});
+
 test("run: standard input and output are the program's own", async () => {
   const { status, stdout } = await uiommuRun(['tr', 'a-z', 'A-Z'], { input: 'through\n' });
   assert.deepEqual({ status, stdout }, { status: 0, stdout: 'THROUGH\n' });

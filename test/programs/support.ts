@@ -1,5 +1,5 @@
 /** Running programs under `uiommu run` from tests. */
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -28,13 +28,13 @@ export type RunOptions = {
   readonly uid?: number;
   readonly cwd?: string;
   readonly env?: Readonly<Record<string, string>>;
-  /** told the pid of uiommu once it runs */
-  readonly started?: (pid: number) => void;
+  /** told what the program printed so far, whenever that is more */
+  readonly onOutput?: (text: string, uiommu: ChildProcess) => void;
 };
 
 /** Runs `uiommu run -- argv` to its end. */
 export function uiommuRun(argv: readonly string[], run: RunOptions = {}): Promise<Outcome> {
-  const { options = [], input = '', uid, cwd = root, env = {}, started } = run;
+  const { options = [], input = '', uid, cwd = root, env = {}, onOutput } = run;
   const child = spawn(process.execPath, [bin, 'run', ...options, '--', ...argv], {
     cwd,
     env: { ...process.env, ...env },
@@ -45,9 +45,9 @@ export function uiommuRun(argv: readonly string[], run: RunOptions = {}): Promis
   });
   const output = { stdout: '', stderr: '' };
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output.stdout += text));
+  child.stdout.on('data', () => onOutput?.(output.stdout, child));
   child.stderr.setEncoding('utf8').on('data', (text: string) => (output.stderr += text));
   child.stdin.on('error', () => undefined).end(input);
-  if (child.pid !== undefined) started?.(child.pid);
   return new Promise((resolve, reject) => {
     child.on('error', reject);
     child.on('close', (status, signal) => {
