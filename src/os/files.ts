@@ -1,4 +1,6 @@
 /** Files of this process: identity, memfds, pipes, notification of last use. Answers are values or negative errnos. */
+import { readFileSync } from 'node:fs';
+
 import { allocate } from './arena.ts';
 import { sys, sys6, type Word } from './libc.ts';
 import { AT_FDCWD, NR, O_CLOEXEC } from './numbers.ts';
@@ -8,6 +10,7 @@ const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
 const IN_NONBLOCK_CLOEXEC = 0o2004000;
 const IN_DELETE_SELF = 0x400;
+const IN_Q_OVERFLOW = 0x4000;
 const IN_IGNORED = 0x8000;
 
 const path = allocate(PATH_MAX + 8);
@@ -146,18 +149,35 @@ export class InodeWatcher {
     return sys(NR.inotify_add_watch, this.fd, putPath(`/proc/self/fd/${fd}`), IN_DELETE_SELF);
   }
 
-  /** Calls back with the number of each watch whose inode has gone since the last time. */
-  drain(gone: (watch: number) => void): void {
+  /**
+   * Tells what has gone since the last time.
+   * @param gone called with the number of each watch whose inode has gone
+   * @param watched numbers of all watches; asked for if the kernel lost some of the events
+   */
+  drain(gone: (watch: number) => void, watched: () => Iterable<number>): void {
     for (;;) {
       const length = sys6(NR.read, this.fd, this.#events.address, 4096, 0, 0, 0);
       if (length <= 0) return;
       const { view } = this.#events;
       const ended: number[] = [];
+      let lost = false;
       for (let at = 0; at < length; at += 16 + view.getUint32(at + 12, true)) {
-        if ((view.getUint32(at + 4, true) & IN_IGNORED) !== 0) ended.push(view.getInt32(at, true));
+        const mask = view.getUint32(at + 4, true);
+        if ((mask & IN_IGNORED) !== 0) ended.push(view.getInt32(at, true));
+        if ((mask & IN_Q_OVERFLOW) !== 0) lost = true;
       }
       ended.forEach(gone);
+      if (lost) this.#missing(watched()).forEach(gone);
     }
+  }
+
+  // The queue holds so many events (fs.inotify.max_queued_events); which watches are left is still known.
+  #missing(watched: Iterable<number>): number[] {
+    const text = readFileSync(`/proc/self/fdinfo/${this.fd}`, 'latin1');
+    const left = new Set(
+      [...text.matchAll(/^inotify wd:(\S+)/gm)].map((line) => parseInt(line[1] ?? '', 16)),
+    );
+    return [...watched].filter((watch) => !left.has(watch));
   }
 }
 

@@ -166,11 +166,7 @@ export class FileTable {
 
   /** Releases the files whose last user has gone. */
   drain(): void {
-    this.#watcher.drain((watch) => {
-      const entry = this.#byWatch.get(watch);
-      this.#byWatch.delete(watch);
-      if (entry !== undefined) this.#remove(entry);
-    });
+    this.#watcher.drain(this.#gone, this.#watched);
     if (this.#byPipe.size === 0) return;
     for (const fd of this.events.ready()) {
       const entry = this.#byPipe.get(fd);
@@ -181,6 +177,14 @@ export class FileTable {
       this.#remove(entry);
     }
   }
+
+  readonly #watched = (): Iterable<number> => this.#byWatch.keys();
+
+  readonly #gone = (watch: number): void => {
+    const entry = this.#byWatch.get(watch);
+    this.#byWatch.delete(watch);
+    if (entry !== undefined) this.#remove(entry);
+  };
 
   #add(entry: OpenEntry, watch: number | undefined): void {
     const entries = this.#byInode.get(entry.inode);

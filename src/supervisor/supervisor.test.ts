@@ -141,6 +141,9 @@ for (const memory of ['private', 'shared']) {
 test('memory: pinned private pages of a process killed by SIGKILL are lost, with an errno', () =>
   shows(['outlive', 'kill'], [EFAULT, EFAULT, 'SIGKILL']));
 
+test('memory: an exec that fails changes nothing, one that succeeds begins another address space', () =>
+  shows(['exec'], ['exec failed', 'failed 11', 'same process true', 'pages 11 22 0']));
+
 test('memory: the same address in a child is another page', () =>
   shows(['fork'], ['inherited 0', 'mine 1']));
 

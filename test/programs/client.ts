@@ -3,15 +3,7 @@
  * does and prints what it sees; it knows nothing of uiommu but the numbers of the stub's ioctls.
  */
 import { spawn, spawnSync } from 'node:child_process';
-import {
-  closeSync,
-  existsSync,
-  fstatSync,
-  openSync,
-  readFileSync,
-  readSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Worker, isMainThread, parentPort, workerData } from 'node:worker_threads';
 
@@ -30,6 +22,7 @@ const MAP_ANONYMOUS = 0x20;
 const NR_MPROTECT = 10;
 const NR_MUNMAP = 11;
 const NR_DUP2 = 33;
+const F_SETFD = 2;
 
 const self = fileURLToPath(import.meta.url);
 const words: Block = allocate(32);
@@ -326,7 +319,7 @@ const CASES: Record<string, (...args: string[]) => void | Promise<void>> = {
         process.kill(process.pid, 'SIGKILL');
         break;
       case 'exec':
-        execTrue();
+        exec(['/bin/true']);
     }
   },
 
@@ -342,6 +335,33 @@ const CASES: Record<string, (...args: string[]) => void | Promise<void>> = {
     });
     print('inherited', child.stdout.trim() !== '' && child.status);
     print('mine', peek(fd, number));
+  },
+
+  exec() {
+    const fd = open();
+    const address = privatePages(1);
+    poke(address, 11);
+    const number = pin(fd, address, PAGE);
+    // Node has marked its standard files close-on-exec, too.
+    for (const kept of [0, 1, 2, fd]) sys(NR.fcntl, kept, F_SETFD, 0);
+    // A name that does not exist first: nothing must have changed after it.
+    exec(['/no/such/program']);
+    print('failed', peek(fd, number));
+    exec([process.execPath, self, 'after-exec', String(fd), String(number), String(address)]);
+  },
+
+  afterExec(file = '', number = '', address = '') {
+    const fd = Number(file);
+    const [pid] = mustCall(fd, STUB.WHO);
+    const MAP_FIXED = 0x10;
+    const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+    // The same address, in another address space.
+    sys(NR.mmap, Number(address), PAGE, PROT_READ | PROT_WRITE, flags, -1, 0);
+    poke(Number(address), 22);
+    const own = pin(fd, Number(address), PAGE);
+    const old = BigInt(number);
+    print('same process', Number(pid) === process.pid);
+    print('pages', peek(fd, old), peek(fd, own), mustCall(fd, STUB.SAME, [old, own])[2]);
   },
 
   who() {
@@ -459,12 +479,21 @@ function isOurs(fd: number): boolean {
 const text = (bytes: Buffer, length: number): string => bytes.toString('latin1', 0, length);
 
 /** execve(2) in place: the address space goes, the process stays. */
-function execTrue(): void {
-  const memory = allocate(64);
-  memory.bytes.set(Buffer.from('/bin/true\0'));
-  memory.view.setBigUint64(16, BigInt(memory.address), true);
-  sys(NR.execve, memory.address, memory.address + 16, memory.address + 24);
-  print('exec failed', readFileSync('/proc/self/comm', 'utf8'));
+function exec(argv: readonly string[]): void {
+  const memory = allocate(2 * PAGE);
+  let at = PAGE;
+  argv.forEach((argument, i) => {
+    memory.view.setBigUint64(8 * i, BigInt(memory.address + at), true);
+    at += put(memory.bytes, at, argument);
+  });
+  sys(NR.execve, memory.address + PAGE, memory.address, memory.address + PAGE - 8);
+  print('exec failed');
+}
+
+function put(bytes: Uint8Array, at: number, text: string): number {
+  const encoded = Buffer.from(`${text}\0`);
+  bytes.set(encoded, at);
+  return encoded.length;
 }
 
 const [name = '', ...args] = isMainThread ? process.argv.slice(2) : process.argv.slice(2, 3);

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -186,6 +187,28 @@ static void reopen(void)
 	printf("wrong %d\n", wrong);
 }
 
+/* More files than the queue of events holds, all closed at once by the end of a process. */
+static void many(void)
+{
+	struct rlimit limit;
+	int status, wanted = 17000;
+
+	getrlimit(RLIMIT_NOFILE, &limit);
+	if (limit.rlim_max < (rlim_t)wanted + 100) {
+		printf("limit\n");
+		return;
+	}
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	if (fork() == 0) {
+		for (int i = 0; i < wanted; i++)
+			device();
+		_exit(0);
+	}
+	wait(&status);
+	printf("opened %d\n", WEXITSTATUS(status));
+}
+
 int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : "";
@@ -207,6 +230,8 @@ int main(int argc, char **argv)
 		share_threads();
 	else if (!strcmp(name, "reopen"))
 		reopen();
+	else if (!strcmp(name, "many"))
+		many();
 	else
 		return 2;
 	return 0;
