@@ -130,7 +130,7 @@ class PlainParser {
       content.push(line.slice(indent));
     }
     this.#advance();
-    return { kind: 'scalar', at, text: `${content.join('\n')}\n` };
+    return { kind: 'scalar', at, text: `${content.join('\n')}\n`, quoted: true };
   }
 }
 
@@ -139,7 +139,7 @@ function inline(written: string, at: Place): Tree {
   if (written.startsWith('{ ') && written.endsWith(' }')) return flowMap(written.slice(2, -2), at);
   if (written === '[]') return { kind: 'list', at, items: [] };
   if (written.startsWith('[') && written.endsWith(']')) return flowList(written.slice(1, -1), at);
-  return { kind: 'scalar', at, text: scalar(written) };
+  return { kind: 'scalar', at, text: scalar(written), quoted: written.startsWith('"') };
 }
 
 function scalar(written: string): string {
@@ -166,6 +166,7 @@ function flowMap(inside: string, at: Place): Tree {
       kind: 'scalar',
       at: { line: at.line, column: column + name.length + 2 },
       text: scalar(text),
+      quoted: false,
     } as const;
     pairs.push({ name, at: { line: at.line, column }, value });
     column += part.length + 2;
@@ -178,7 +179,12 @@ function flowList(inside: string, at: Place): Tree {
   let column = at.column + 1;
   for (const part of inside.split(', ')) {
     if (!/^(?:"[^",\\]*"|[\w./+][\w./:+-]*)$/.test(part) || part.endsWith(':')) return refuse();
-    items.push({ kind: 'scalar', at: { line: at.line, column }, text: scalar(part) });
+    items.push({
+      kind: 'scalar',
+      at: { line: at.line, column },
+      text: scalar(part),
+      quoted: part.startsWith('"'),
+    });
     column += part.length + 2;
   }
   return { kind: 'list', at, items };

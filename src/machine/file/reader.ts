@@ -24,6 +24,8 @@ export type Field = { readonly at: Place; readonly value: Value };
 
 export type MapValue = Extract<Value, { kind: 'map' }>;
 
+type TreeScalar = Extract<Tree, { kind: 'scalar' }>;
+
 const MOST_PROBLEMS = 20;
 /** Collects what is wrong with one file. */
 export class Problems {
@@ -77,18 +79,19 @@ class Reader {
       return { kind: 'list', at, items };
     }
     if (shape.kind === 'map' && tree.kind === 'map') return this.#readMap(tree.pairs, shape, at);
-    if (tree.kind === 'scalar') return this.#readScalar(tree.text, shape, at);
+    if (tree.kind === 'scalar') return this.#readScalar(tree, shape);
     this.#problems.add(at, `this is a ${tree.kind}; expected ${expectation(shape)}`);
     return undefined;
   }
 
-  #readScalar(written: string, shape: Shape, at: Place): Value | undefined {
+  #readScalar(scalar: TreeScalar, shape: Shape): Value | undefined {
+    const { text: written, at } = scalar;
     if (shape.kind === 'list' || shape.kind === 'map' || shape.kind === 'either') {
       const found = written === '' ? 'nothing here' : `this is "${shorten(written)}"`;
       this.#problems.add(at, `${found}; expected ${expectation(shape)}`);
       return undefined;
     }
-    if (scalarFits(written, shape)) return { kind: 'scalar', at, text: written };
+    if (scalarFits(scalar, shape)) return { kind: 'scalar', at, text: written };
     const close = shape.kind === 'word' ? nearestWord(written, shape.words) : undefined;
     const hint = close === undefined ? '' : `; did you mean ${close}?`;
     this.#problems.add(at, `"${shorten(written)}" is not ${expectation(shape)}${hint}`);
@@ -133,23 +136,24 @@ function shorten(written: string): string {
 
 function fits(tree: Tree, shape: Shape): boolean {
   if (shape.kind === 'list' || shape.kind === 'map') return tree.kind === shape.kind;
-  return tree.kind === 'scalar' && scalarFits(tree.text, shape);
+  return tree.kind === 'scalar' && scalarFits(tree, shape);
 }
 
-function scalarFits(written: string, shape: Shape): boolean {
+function numberFits(written: string, { min, max }: { min: number; max: number }): boolean {
+  if (!/^(?:\d+|0x[0-9a-f]+)$/i.test(written)) return false;
+  return Number(written) >= min && Number(written) <= max;
+}
+
+function scalarFits({ text: written, quoted }: TreeScalar, shape: Shape): boolean {
   switch (shape.kind) {
     case 'text':
       return written !== '' && (shape.pattern?.test(written) ?? true);
     case 'word':
       return shape.words.includes(written);
     case 'flag':
-      return written === 'true' || written === 'false';
+      return !quoted && (written === 'true' || written === 'false');
     case 'number':
-      return (
-        /^(?:\d+|0x[0-9a-f]+)$/i.test(written) &&
-        Number(written) >= shape.min &&
-        Number(written) <= shape.max
-      );
+      return !quoted && numberFits(written, shape);
     case 'list':
     case 'map':
     case 'either':

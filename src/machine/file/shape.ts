@@ -93,7 +93,7 @@ export function jsonSchema(shape: Shape): Record<string, Json> {
     case 'text':
       // Editors see 10 as a number where the reader sees the two characters.
       return shape.pattern === undefined
-        ? { type: ['string', 'number'], description }
+        ? { type: ['string', 'number', 'boolean'], minLength: 1, description }
         : { type: ['string', 'integer'], pattern: shape.pattern.source, description };
     case 'word':
       return { enum: shape.words, description };

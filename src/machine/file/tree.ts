@@ -5,9 +5,9 @@ export type Place = { readonly line: number; readonly column: number };
 
 export type TreePair = { readonly name: string; readonly at: Place; readonly value: Tree };
 
-/** Scalars are what is written, without quotes; nothing at all is the empty text. */
+/** Scalars are what is written, without quotes; `quoted` says that it can only be meant as text. */
 export type Tree =
-  | { readonly kind: 'scalar'; readonly at: Place; readonly text: string }
+  | { readonly kind: 'scalar'; readonly at: Place; readonly text: string; readonly quoted: boolean }
   | { readonly kind: 'list'; readonly at: Place; readonly items: readonly Tree[] }
   | { readonly kind: 'map'; readonly at: Place; readonly pairs: readonly TreePair[] };
 

@@ -52,12 +52,13 @@ class Converter {
         at: this.#place(key),
         value:
           value === null
-            ? ({ kind: 'scalar', at: this.#place(key), text: '' } as const)
+            ? ({ kind: 'scalar', at: this.#place(key), text: '', quoted: false } as const)
             : this.convert(value, depth + 1),
       }));
       return { kind: 'map', at, pairs };
     }
-    return { kind: 'scalar', at, text: scalarText(node) };
+    const quoted = isScalar(node) && node.type !== 'PLAIN' && node.value !== null;
+    return { kind: 'scalar', at, text: scalarText(node), quoted };
   }
 }
 
