@@ -1,0 +1,75 @@
+/** The documents say what is there: links, scripts and files that they name exist, and the README is short. */
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import test from 'node:test';
+
+const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
+const README_LINES = 200;
+
+type Page = { name: string; text: string };
+
+function pages(): Page[] {
+  const names = [...readdirSync(ROOT), ...readdirSync(join(ROOT, 'docs')).map((n) => `docs/${n}`)];
+  return names
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => ({ name, text: readFileSync(join(ROOT, name), 'utf8') }));
+}
+
+const { scripts } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
+  scripts: Record<string, string>;
+};
+
+/** Targets of links, relative ones only. */
+function links({ name, text }: Page): string[] {
+  return [...text.matchAll(/\]\(([^)#\s]+)[^)]*\)/g)]
+    .map((match) => match[1] ?? '')
+    .filter((target) => !/^[a-z]+:/.test(target))
+    .filter((target) => !existsSync(join(ROOT, dirname(name), target)))
+    .map((target) => `${name}: ${target}`);
+}
+
+/** `npm run X` and `npm test` that package.json does not have. */
+function commands({ name, text }: Page): string[] {
+  return [...text.matchAll(/\bnpm run ([\w:-]+)/g)]
+    .map((match) => match[1] ?? '')
+    .filter((script) => !(script in scripts))
+    .map((script) => `${name}: npm run ${script}`);
+}
+
+/** Paths of the repository in code spans, `src/base/errno.ts` or `bench/`; not those with a placeholder. */
+function paths({ name, text }: Page): string[] {
+  return [...text.matchAll(/`((?:src|test|bench|scripts|examples|docs|schema)\/[\w./-]*)`/g)]
+    .map((match) => match[1] ?? '')
+    .filter((path) => !/[A-Z]{2}/.test(path) && !existsSync(join(ROOT, path)))
+    .map((path) => `${name}: ${path}`);
+}
+
+test('documents: every relative link leads somewhere', () => {
+  assert.ok(pages().length > 5);
+  assert.deepEqual(pages().flatMap(links), []);
+});
+
+test('documents: every npm script that is named exists', () => {
+  assert.deepEqual(pages().flatMap(commands), []);
+});
+
+test('documents: every file that is named exists', () => {
+  assert.deepEqual(pages().flatMap(paths), []);
+});
+
+test(`README.md has fewer than ${README_LINES} lines`, () => {
+  const lines = readFileSync(join(ROOT, 'README.md'), 'utf8').split('\n').length;
+  assert.ok(lines < README_LINES, `${lines} lines`);
+});
+
+test('documents: what is wrong would be found', () => {
+  const page = {
+    name: 'x.md',
+    text: '[a](nowhere.md) `npm run nothing` `src/none.ts` [b](https://x.example)',
+  };
+  assert.equal(links(page).length, 1);
+  assert.equal(commands(page).length, 1);
+  assert.equal(paths(page).length, 1);
+});
