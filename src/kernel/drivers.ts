@@ -20,6 +20,7 @@ import { Argument } from '../vfio/arguments.ts';
 import type { VfioDevice, VfioDeviceOps } from '../vfio/vfio.ts';
 import type { BusDevice, Driver } from './driver-core.ts';
 import { canReset } from './pci-reset.ts';
+import { VfTokens } from './vf-tokens.ts';
 import type { DriverDma, PciFunction, PciSystem } from './pci-system.ts';
 
 /** The driver that a description stands for. */
@@ -87,6 +88,7 @@ function dmaOf({ name }: DriverSpec, { iommu }: BusDevice): DriverDma {
 
 function vfioCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
   const bound = new Map<BusDevice, VfioDevice>();
+  const tokens = new VfTokens();
   return {
     probe: (device) => {
       refuseByOrder(spec, device);
@@ -94,11 +96,13 @@ function vfioCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
       if (known.pci.config.headerType !== HEADER_NORMAL) {
         throw new Errno('EINVAL', `${device.name} is a bridge, ${spec.name} takes endpoints`);
       }
-      bound.set(device, system.vfio.register(device.iommu, pciOps(known)));
+      tokens.add(known.pci);
+      bound.set(device, system.vfio.register(device.iommu, pciOps(known, tokens)));
     },
     remove: (device, done) => {
       const vfio = bound.get(device);
       bound.delete(device);
+      tokens.remove(functionOf(system, device).pci);
       if (vfio === undefined) throw new Error(`${device.name} was never registered with VFIO`);
       system.vfio.unregister(vfio, done);
     },
@@ -106,12 +110,19 @@ function vfioCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
 }
 
 /** VFIO's view of a PCI function. */
-function pciOps(known: PciFunction): VfioDeviceOps {
+function pciOps(known: PciFunction, tokens: VfTokens): VfioDeviceOps {
   let resetWorks = false;
   return {
     pasids: true,
     openDevice: () => {
       resetWorks = canReset(known.pci, known.resetMethods);
+      tokens.opened(known.pci);
+    },
+    closeDevice: () => {
+      tokens.closed(known.pci);
+    },
+    matchToken: (_device, token) => {
+      tokens.match(known.pci, token);
     },
     flags: () => VFIO_DEVICE_FLAGS_PCI | (resetWorks ? VFIO_DEVICE_FLAGS_RESET : 0),
     ioctl: (device, task, command, argument) => {

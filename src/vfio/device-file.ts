@@ -64,7 +64,8 @@ export class DeviceFile implements OpenFile {
     if (this.accessGranted) {
       throw new Errno('EINVAL', `this file of ${device.iommu.name} is bound already`);
     }
-    device.ops.matchToken?.(device, token?.());
+    const given = token?.();
+    device.ops.matchToken?.(device, given);
     this.iommufd = context();
     try {
       this.openShared();
