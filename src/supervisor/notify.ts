@@ -59,7 +59,11 @@ export class NotifyLoop {
         case 'call':
           if (!this.#listener.receive()) break;
           // What happened before the call was ready when the wait for it ended.
-          if (this.#listener.companionReady) this.#context.files.drain();
+          if (this.#listener.companionReady) {
+            this.#release(() => {
+              this.#context.files.drain();
+            });
+          }
           this.#handle();
           break;
         case 'companion':
@@ -78,8 +82,19 @@ export class NotifyLoop {
   /** Takes in what happened besides calls: files released, processes ended. */
   collect(): void {
     const { files, processes } = this.#context;
-    files.drain();
-    processes.processesEnded(files.events.ready());
+    this.#release(() => {
+      files.drain();
+      processes.processesEnded(files.events.ready());
+    });
+  }
+
+  // Releasing runs the engine too: a bug there ends the client and is reported, like one in a call.
+  #release(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.#end.broken(error, 'close');
+    }
   }
 
   #handle(): void {

@@ -12,6 +12,8 @@
  * Nothing of ours keeps private pages in place once the client unmaps them; what still is pinned when the address space ends is
  * copied to a store of ours in time ({@link ClientSpace.preserve}), so that DMA through it goes on.
  */
+import { readFileSync } from 'node:fs';
+
 import { Errno } from '../base/errno.ts';
 import type { AddressSpace, Backing, PageRun } from '../base/task.ts';
 import { closeFile, openPath, readAt, writeAt } from '../os/files.ts';
@@ -100,6 +102,7 @@ export class ClientSpace implements AddressSpace {
   constructor(pid: number, memory: ClientMemory) {
     this.pid = pid;
     this.#memory = memory;
+    memory.shared.spaceBegan(this);
   }
 
   // Asked anew: who waited for the end of a process may call before the loop has heard of it.
@@ -178,6 +181,19 @@ export class ClientSpace implements AddressSpace {
   /** The mapping that holds a page. */
   mappingAt(page: number): Mapping | undefined {
     return this.#mapping(page);
+  }
+
+  /** All mappings; none of an address space that has ended. */
+  mappings(): Mapping[] {
+    let text: string;
+    try {
+      text = readFileSync(`/proc/${this.pid}/maps`, 'latin1');
+    } catch {
+      return [];
+    }
+    // The number could have come to mean another process in the meantime.
+    if (!this.alive) return [];
+    return text.split('\n').flatMap((line) => parseMapping(line) ?? []);
   }
 
   /** Copies what is pinned, because the address space may be gone at the next look. */

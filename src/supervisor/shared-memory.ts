@@ -31,6 +31,7 @@ import type { ClientSpace } from './process-memory.ts';
 const PAGE_SIZE = 4096;
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
+const EPERM = 1;
 const NR_FSTATFS = 138;
 const TMPFS_MAGIC = 0x01021994;
 const HUGETLBFS_MAGIC = 0x958458f6;
@@ -168,6 +169,7 @@ const keyOf = (device: number, inode: number): string => `${device}:${inode}`;
 export class SharedMemories {
   readonly #byFile = new Map<string, WeakRef<SharedMemory>>();
   readonly #pins: PinnedMemory;
+  readonly #spaces = new Set<ClientSpace>();
 
   constructor(pins: PinnedMemory) {
     this.#pins = pins;
@@ -226,24 +228,47 @@ export class SharedMemories {
     };
   }
 
+  spaceBegan(space: ClientSpace): void {
+    this.#spaces.add(space);
+  }
+
   /** Keeps what is pinned and would be lost with `space`. */
   preserve(space: ClientSpace): void {
-    for (const backing of this.#live()) {
-      if (backing.held || !backing.sights.has(space)) continue;
+    for (const [key, backing] of this.#live()) {
+      const seen = backing.sights.get(space);
+      if (backing.held || seen === undefined) continue;
       const pages = this.#pins.pinnedPages(backing);
-      if (pages.length > 0) backing.preserve(pages);
+      if (pages.length === 0) continue;
+      backing.preserve(pages);
+      this.#lookElsewhere(key, backing, space);
+    }
+  }
+
+  // A copy would part from what other processes still map, a parent for one: they show the memory itself from now on.
+  #lookElsewhere(key: string, backing: SharedMemory, ending: ClientSpace): void {
+    for (const space of this.#spaces) {
+      if (space === ending) continue;
+      for (const mapping of space.mappings()) {
+        if (mapping.shared && keyOf(mapping.device, mapping.inode) === key) {
+          backing.seenIn(space, mapping);
+        }
+      }
     }
   }
 
   /** Forgets what only `space` showed and nobody has pinned. */
   spaceEnded(space: ClientSpace): void {
-    for (const backing of this.#live()) {
+    this.#spaces.delete(space);
+    for (const [, backing] of this.#live()) {
       if (backing.sights.delete(space) && backing.sights.size === 0) this.#pins.forget(backing);
     }
   }
 
-  #live(): SharedMemory[] {
-    return [...this.#byFile.values()].map((ref) => ref.deref()).filter((b) => b !== undefined);
+  #live(): [string, SharedMemory][] {
+    return [...this.#byFile].flatMap(([key, ref]) => {
+      const backing = ref.deref();
+      return backing === undefined ? [] : [[key, backing]];
+    });
   }
 
   #backing(device: number, inode: number, fresh: { name: string; unit: number }): SharedMemory {
@@ -265,16 +290,24 @@ export class SharedMemories {
   }
 }
 
+// CAP_CHECKPOINT_RESTORE, which a process that lacks it does not get later.
+let mayOpenMappings = true;
+
 /** Finds a descriptor of a mapped file, of the strength the mapping has. */
 function acquire(backing: SharedMemory, space: ClientSpace, mapping: Mapping): void {
   const flags = mapping.writable ? O_RDWR : O_RDONLY;
   const process = `/proc/${space.pid}`;
-  const range = `${mapping.start.toString(16)}-${mapping.end.toString(16)}`;
-  const fd = openPath(`${process}/map_files/${range}`, flags);
-  if (fd >= 0) {
-    backing.hold(fd, mapping.writable);
-    return;
+  if (mayOpenMappings) {
+    const range = `${mapping.start.toString(16)}-${mapping.end.toString(16)}`;
+    const fd = openPath(`${process}/map_files/${range}`, flags);
+    if (fd >= 0) {
+      backing.hold(fd, mapping.writable);
+      return;
+    }
+    mayOpenMappings = fd !== -EPERM;
   }
+  // No process has a descriptor of what mmap made without one.
+  if (mapping.name.startsWith('/dev/zero')) return;
   let numbers: string[];
   try {
     numbers = readdirSync(`${process}/fd`);
