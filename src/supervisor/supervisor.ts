@@ -66,6 +66,7 @@ export class Supervisor {
   readonly #launcher: Launcher;
   #status: number | undefined;
   #hungUp = false;
+  #broken: EngineError | undefined;
   #finished: () => void = () => undefined;
   #failed: (error: Error) => void = () => undefined;
 
@@ -115,7 +116,10 @@ export class Supervisor {
         },
       );
       await over;
-      return { status: this.#status ?? 0, leaks: await this.#settle() };
+      const leaks = await this.#settle();
+      // The last releases come after the last program: too late to fail the wait for its end.
+      if (this.#broken !== undefined) throw this.#broken;
+      return { status: this.#status ?? 0, leaks };
     } finally {
       restore();
       this.#trees.remove();
@@ -174,7 +178,10 @@ export class Supervisor {
     for (const { pidfd } of this.#processes?.processes ?? []) signalProcess(pidfd, SIGKILL);
     for (const pid of descendants(process.pid)) signalPid(pid, SIGKILL);
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    this.#failed(new EngineError(`${what} broke uiommu (a bug; the program was killed): ${text}`));
+    this.#broken ??= new EngineError(
+      `${what} broke uiommu (a bug; the program was killed): ${text}`,
+    );
+    this.#failed(this.#broken);
   }
 
   /** Waits for the last releases and tells what does not come. */
