@@ -245,3 +245,16 @@ test('unbinding vfio-pci waits for the last file of the device, and no new file 
   assert.equal(done, true);
   assert.equal(lab.group.ownerCount, 0);
 });
+
+test('a driver that is told to do DMA shows whether it had the right: K has, one that says it leaves DMA alone has not', () => {
+  const lab = new OwnershipLab();
+  const kernelDomain = lab.group.defaultDomain?.name;
+  ok(lab.bind('A', 'K'));
+  ok(lab.unbind('A'));
+  bTaken(lab, lab.user());
+  ok(lab.bind('A', 'liar'));
+  assert.deepEqual(lab.system.dma, [
+    { driver: 'K', device: lab.name('A'), granted: true, through: kernelDomain },
+    { driver: 'liar', device: lab.name('A'), granted: false, through: 'the blocking domain' },
+  ]);
+});

@@ -233,13 +233,13 @@ function oneBoundNode(world: World): string | undefined {
 export const INVARIANTS: readonly Invariant[] = [
   {
     name: 'kernel-or-user',
-    demands: 'never one member under kernel DMA and another in user hands (users.md C1, S23.4)',
+    demands: 'never one member under kernel DMA and another in user hands',
     broken: kernelOrUser,
   },
-  { name: 'one-owner', demands: 'a group has one owner (C2)', broken: oneOwner },
+  { name: 'one-owner', demands: 'a group has one owner', broken: oneOwner },
   {
     name: 'own-memory-only',
-    demands: 'a device reaches nothing or memory of its owner (C3, S23.2)',
+    demands: 'a device reaches nothing or memory of its owner',
     broken: ownMemoryOnly,
   },
   {
@@ -249,22 +249,22 @@ export const INVARIANTS: readonly Invariant[] = [
   },
   {
     name: 'nothing-in-reset',
-    demands: 'a device in its reset window does no DMA (S9)',
+    demands: 'a device in its reset window does no DMA',
     broken: nothingInReset,
   },
   {
     name: 'default-when-free',
-    demands: 'a group without owner is on its default domain (C3)',
+    demands: 'a group without owner is on its default domain',
     broken: defaultWhenFree,
   },
   {
     name: 'claims-end',
-    demands: 'users are counted, and the last close frees (C4)',
+    demands: 'users are counted, and the last close frees',
     broken: claimsEnd,
   },
   {
     name: 'one-domain',
-    demands: 'all members of a unit see one domain (S23.1)',
+    demands: 'all members of a unit see one domain',
     broken: oneDomain,
   },
   {
@@ -274,17 +274,17 @@ export const INVARIANTS: readonly Invariant[] = [
   },
   {
     name: 'one-door',
-    demands: 'group file and device nodes exclude each other (C5)',
+    demands: 'group file and device nodes exclude each other',
     broken: oneDoor,
   },
   {
     name: 'driver-outlives-users',
-    demands: 'the driver stays until the last file is closed (S23.3)',
+    demands: 'the driver stays until the last file is closed',
     broken: driverOutlivesUsers,
   },
   {
     name: 'mapped-one-to-one',
-    demands: 'what firmware wants mapped stays mapped (S4.3)',
+    demands: 'what firmware wants mapped stays mapped',
     broken: mappedOneToOne,
   },
   {

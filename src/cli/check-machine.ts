@@ -18,7 +18,17 @@ const MOST_DEVICES = 3;
 export function checkMachine(written: string, group: number | undefined): CheckMachine {
   const builtIn = BUILT_IN_MACHINES.find(({ name }) => name === written);
   if (builtIn !== undefined && group === undefined) return builtIn;
-  return fromMachine(machineFrom(written), group);
+  return fromMachine(readMachine(written), group);
+}
+
+function readMachine(written: string): Machine {
+  try {
+    return machineFrom(written);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    const names = BUILT_IN_MACHINES.map(({ name }) => name).join(', ');
+    throw new UsageError(`${error.message}; the checker also has ${names}`);
+  }
 }
 
 function fromMachine(machine: Machine, wanted: number | undefined): CheckMachine {

@@ -333,6 +333,40 @@ export class DriverCore {
     device.override = value === '' ? undefined : value;
   }
 
+  /** Write to DRIVER/new_id: up to seven hexadecimal numbers. EINVAL for fewer than two, and as {@link addId}. */
+  newId(driverName: string, text: string): void {
+    const { driver, fields, row } = this.#idFrom(driverName, text);
+    const driverData = fields[6] ?? 0;
+    if (driverData !== 0 && driver.ids.length > 0) {
+      throw new Errno('EINVAL', `${driverName} has no entry with driver data ${driverData}`);
+    }
+    this.addId(driver, row, fields.length === ID_FIELDS);
+  }
+
+  /** Write to DRIVER/remove_id. EINVAL for fewer than two numbers, ENODEV for ids that were never added. */
+  removeIdText(driverName: string, text: string): void {
+    const { driver, row } = this.#idFrom(driverName, text);
+    this.removeId(driver, row);
+  }
+
+  #idFrom(driverName: string, text: string): { driver: Driver; fields: number[]; row: WholeId } {
+    const driver = this.driver(driverName);
+    if (driver === undefined) throw new Errno('ENODEV', `there is no driver "${driverName}"`);
+    const fields = hexNumbers(text);
+    const [vendor, device, subvendor, subdevice, classCode, classMask] = fields;
+    if (vendor === undefined || device === undefined) {
+      throw new Errno('EINVAL', `"${text.trim()}" does not begin with vendor and device`);
+    }
+    const row = {
+      vendor,
+      device,
+      ...(subvendor === undefined || subvendor === ANY ? {} : { subvendor }),
+      ...(subdevice === undefined || subdevice === ANY ? {} : { subdevice }),
+      ...(classCode === undefined ? {} : { class: classCode, classMask: classMask ?? 0 }),
+    };
+    return { driver, fields, row };
+  }
+
   /** Write to DRIVER/new_id, decoded. EEXIST if the driver knows the device (unless all fields were given). */
   addId(driver: Driver, row: WholeId, complete: boolean): void {
     const rows = this.#dynamic.get(driver) ?? [];
@@ -377,6 +411,19 @@ type WholeId = DriverId & Pick<DeviceIdentity, 'vendor' | 'device'>;
 const PAGE = 4096;
 /** PCI_ANY_ID, as a device's own number: matches only rows that say nothing. */
 const ANY = 0xffff_ffff;
+
+const ID_FIELDS = 7;
+
+// As sscanf reads: stops at the first word that is no number.
+function hexNumbers(text: string): number[] {
+  const numbers: number[] = [];
+  for (const word of text.trim().split(/\s+/).slice(0, ID_FIELDS)) {
+    const digits = /^(?:0x)?([0-9a-f]+)/i.exec(word)?.[1];
+    if (digits === undefined) break;
+    numbers.push(Number.parseInt(digits, 16));
+  }
+  return numbers;
+}
 
 function ordinaryIds(driver: Driver): readonly DriverId[] {
   return driver.overrideOnly === true ? [] : driver.ids;

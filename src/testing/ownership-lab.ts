@@ -50,7 +50,12 @@ function machineText({ portInGroup, direct, failProbe }: LabOptions): string {
 name: lab
 drivers:
   - name: K
-    ids: ['1234:0001']${failProbe === true ? '\n    fail-probe: EIO' : ''}
+    ids: ['1234:0001']
+    dma: true${failProbe === true ? '\n    fail-probe: EIO' : ''}
+  - name: liar
+    ids: ['1234:0001']
+    user-dma: true
+    dma: true
 devices:
   - address: ${PORT}
     type: root-port
