@@ -1,6 +1,5 @@
 /** Names of PCI classes (PCI Code and ID Assignment 1.11), short enough for a column. */
 import type { PciDevice } from '../machine/pci/device.ts';
-import { REGISTER } from '../machine/pci/config-space.ts';
 import { roleOf } from '../iommu/why.ts';
 
 const CLASSES: Readonly<Record<number, string>> = {
@@ -61,11 +60,4 @@ export function whatIs(device: PciDevice): string {
     CLASSES[device.classCode >> 8] ??
     `class ${(device.classCode >> 8).toString(16).padStart(4, '0')}`;
   return device.isVirtualFunction ? `${name} (virtual function)` : name;
-}
-
-/** "8086:1533", subsystem included, for telling apart what sits at one address. */
-export function identityOf(device: PciDevice): string {
-  const { config } = device;
-  const subsystem = config.u32(REGISTER.SUBSYSTEM_VENDOR).toString(16);
-  return `${idsOf(device)} ${device.isBridge ? '' : subsystem}`;
 }

@@ -142,29 +142,28 @@ class Search<G> {
   /** Step 4: siblings of `device` in its slot, when neither is isolated. */
   #functionGroup(device: PciDevice, via: PciDevice): Found<G> | undefined {
     if (!device.multifunction) return undefined;
-    const siblings = [...device.bus.devices.values()].filter(
-      (other) => other !== device && slotOf(other.devfn) === slotOf(device.devfn),
-    );
-    return this.#peerGroup(device, siblings, { rule: 'function-acs', via });
+    const slot = slotOf(device.devfn);
+    return this.#peerGroup(device, (other) => slotOf(other.devfn) === slot, {
+      rule: 'function-acs',
+      via,
+    });
   }
 
   /** Step 5, strict-acs: other downstream ports of the same switch, when neither is isolated. */
   #switchGroup(port: PciDevice): Found<G> | undefined {
     if (this.#rules.profile !== 'strict-acs' || !isSwitchPort(port)) return undefined;
-    const ports = [...port.bus.devices.values()].filter(
-      (other) => other !== port && isSwitchPort(other),
-    );
-    return this.#peerGroup(port, ports, { rule: 'switch-acs', via: port });
+    return this.#peerGroup(port, isSwitchPort, { rule: 'switch-acs', via: port });
   }
 
   #peerGroup(
     device: PciDevice,
-    peers: readonly PciDevice[],
+    isPeer: (other: PciDevice) => boolean,
     { rule, via }: { rule: MergeRule; via: PciDevice },
   ): Found<G> | undefined {
     const verdict = this.verdict(device);
     if (verdict.isolated) return undefined;
-    for (const peer of peers) {
+    for (const peer of device.bus.devices.values()) {
+      if (peer === device || !isPeer(peer)) continue;
       const theirs = this.verdict(peer);
       if (theirs.isolated) continue;
       const found = this.#aliasGroup(peer, via);

@@ -108,10 +108,11 @@ export function readDevices(
   if (problems.any) return [];
   const slots = slotCounts(entries);
   const buses = new BusNumbers(entries);
+  const byBus = new Map(roots.map((root) => [formatBus(root.address), root]));
   const ordered = inOrder(entries, roots);
   return ordered.map((entry) => ({
     entry,
-    description: describe(entry, { slots, buses, roots }, problems),
+    description: describe(entry, { slots, buses, roots: byBus }, problems),
   }));
 }
 
@@ -364,15 +365,14 @@ function busNumber(name: string): number {
 type Surroundings = {
   readonly slots: ReadonlyMap<string, number>;
   readonly buses: BusNumbers;
-  readonly roots: readonly RootBus[];
+  /** by name of the bus */
+  readonly roots: ReadonlyMap<string, RootBus>;
 };
 
 function describe(entry: Entry, around: Surroundings, problems: Problems): DeviceDescription {
   const { value, address } = entry;
   const facts = factsOf(value, problems);
-  const root = around.roots.find(
-    (candidate) => formatBus(candidate.address) === formatBus(address),
-  );
+  const root = around.roots.get(formatBus(address));
   return {
     address,
     parent: entry.parent?.address,

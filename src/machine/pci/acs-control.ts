@@ -4,7 +4,7 @@
  *
  * After drivers/pci/pci.c: pci_enable_acs, __pci_config_acs, pci_dev_str_match; drivers/pci/quirks.c: pci_dev_acs_ops.
  */
-import { acsRegisters, intelPchProtected, isIntelPch, type AcsRegisters } from './acs.ts';
+import { acsRegisters, isIntelPch, type AcsRegisters } from './acs.ts';
 import { parseDevfn } from './address.ts';
 import { ACS_BITS } from './capabilities.ts';
 import { REGISTER } from './config-space.ts';
@@ -163,15 +163,4 @@ function configured(
 function writeControl(device: PciDevice, registers: AcsRegisters, control: number): void {
   if (registers.wide) device.config.setU32(registers.controlOffset, control >>> 0);
   else device.config.setU16(registers.controlOffset, control);
-}
-
-/**
- * What turning ACS on by hand takes: sets every isolation bit that the device offers.
- * @returns false if the device has nothing to turn on (no capability)
- */
-export function turnAcsOn(device: PciDevice): boolean {
-  const registers = acsRegisters(device);
-  if (registers === undefined) return isIntelPch(device) && intelPchProtected(device);
-  writeControl(device, registers, registers.control | (registers.offered & (SV | RR | CR | UF)));
-  return true;
 }

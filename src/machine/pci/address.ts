@@ -74,11 +74,6 @@ export function formatAddress(address: PciAddress): string {
   return `${formatBus(address)}:${formatDevfn(address.devfn)}`;
 }
 
-/** What a transaction of the device carries: bus << 8 | devfn. */
-export function requesterId({ bus, devfn }: PciAddress): number {
-  return (bus << 8) | devfn;
-}
-
 /** Order of addresses: domain, bus, slot, function. */
 export function compareAddresses(a: PciAddress, b: PciAddress): number {
   return a.domain - b.domain || a.bus - b.bus || a.devfn - b.devfn;

@@ -45,37 +45,31 @@ export function aliasQuirk(device: PciDevice): AliasQuirk | undefined {
 }
 
 const NO_DEVFNS: ReadonlySet<number> = new Set();
-const aliasCache = new WeakMap<PciDevice, ReadonlySet<number>>();
 
 /** The devfns on its own bus that the device uses besides its own (dma_alias_mask). */
 export function aliasDevfns(device: PciDevice): ReadonlySet<number> {
-  const known = aliasCache.get(device);
-  if (known !== undefined) return known;
+  device.aliasDevfns ??= findAliasDevfns(device);
+  return device.aliasDevfns;
+}
+
+function findAliasDevfns(device: PciDevice): ReadonlySet<number> {
   const effect = aliasQuirk(device)?.effect;
   const noted = device.notes.aliases ?? [];
-  if (effect === undefined && noted.length === 0) {
-    aliasCache.set(device, NO_DEVFNS);
-    return NO_DEVFNS;
-  }
+  if (effect === undefined && noted.length === 0) return NO_DEVFNS;
   const devfns = new Set(noted);
   if (effect?.kind === 'devfns') for (const devfn of effect.devfns) devfns.add(devfn);
   if (effect?.kind === 'function') {
     const devfn = (slotOf(device.devfn) << 3) | effect.function;
     if (devfn !== device.devfn) devfns.add(devfn);
   }
-  const sorted = new Set([...devfns].sort((a, b) => a - b));
-  aliasCache.set(device, sorted);
-  return sorted;
+  return new Set([...devfns].sort((a, b) => a - b));
 }
 
-/** Either uses the other's devfn; both are on one bus. */
+/** Either uses the other's devfn, or does its DMA; both are on one bus. */
 export function areAliases(a: PciDevice, b: PciDevice): boolean {
-  return (
-    aliasDevfns(a).has(b.devfn) ||
-    aliasDevfns(b).has(a.devfn) ||
-    a.dmaDevice === b ||
-    b.dmaDevice === a
-  );
+  if (aliasDevfns(a).has(b.devfn) || aliasDevfns(b).has(a.devfn)) return true;
+  const controller = a.bus.root.dmaDevice;
+  return controller !== undefined && (controller === a || controller === b);
 }
 
 function bridgeQuirk(bridge: PciDevice): BridgeQuirk | undefined {

@@ -158,6 +158,8 @@ export class PciDevice {
    * on a running system, where the group is chosen at once, and not at boot, where groups come last.
    */
   underScan = false;
+  /** kept by alias.ts: ids do not change, and every device of a bus is asked for every other one */
+  aliasDevfns: ReadonlySet<number> | undefined;
   #expressOffset: number | undefined;
   #acsOffset: number | undefined;
   #sriovOffset: number | undefined;
