@@ -3,8 +3,8 @@
  * tables. Each test is one program (test/programs/client.ts) that makes its calls in a process of its own.
  */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -21,13 +21,11 @@ const TMPFS_MAGIC = 0x01021994;
 type Outcome = { status: number | null; lines: string[]; stderr: string };
 
 function client(args: readonly string[], uid?: number): Promise<Outcome> {
-  const argv = [
-    join(programs, 'stub-run.js'),
-    process.execPath,
-    join(programs, 'client.js'),
-    ...args,
-  ];
-  const child = spawn(process.execPath, argv, {
+  return program([process.execPath, join(programs, 'client.js'), ...args], uid);
+}
+
+function program(argv: readonly string[], uid?: number): Promise<Outcome> {
+  const child = spawn(process.execPath, [join(programs, 'stub-run.js'), ...argv], {
     stdio: ['ignore', 'pipe', 'pipe'],
     cwd: '/',
     timeout: PATIENCE,
@@ -90,9 +88,10 @@ test('ioctl: calls of four threads at once are all answered right', () =>
 test('ioctl: calls under a hail of signals are carried out exactly once', () =>
   shows(['interrupted'], [200, true]));
 
-test('task: pid, tid and uid are the real ones', () => {
-  const root = process.getuid?.() === 0 ? 1 : 0;
-  return shows(['who'], [`true true ${process.getuid?.() ?? 0} ${root}`]);
+test('task: pid, tid, uid and capabilities are the real ones', () => {
+  const effective = /^CapEff:\s*(\S+)/m.exec(readFileSync('/proc/self/status', 'latin1'))?.[1];
+  const admin = (BigInt(`0x${effective ?? '0'}`) >> 21n) & 1n;
+  return shows(['who'], [`true true ${process.getuid?.() ?? 0} ${admin}`]);
 });
 
 test('memory: private pages are read, written and recognised', () =>
@@ -115,6 +114,26 @@ test('memory: the same without root', async (t) => {
   await shows(['pin-memfd'], MEMFD, NOBODY);
   await shows(['pin-shared'], ['peek 42'], NOBODY);
   await shows(['outlive', 'exit', 'shared'], [4321, 55, 0], NOBODY);
+});
+
+test("memory: shared pages that a child pinned are its parent's when it has gone", async (t) => {
+  if (spawnSync('gcc', ['--version']).status !== 0) {
+    t.skip('there is no gcc');
+    return;
+  }
+  const folder = mkdtempSync(join(tmpdir(), 'uiommu-test-'));
+  t.after(() => {
+    rmSync(folder, { recursive: true });
+  });
+  const binary = join(folder, 'forked-memory');
+  const source = join(programs, '..', '..', '..', 'test', 'programs', 'forked-memory.c');
+  assert.equal(spawnSync('gcc', ['-o', binary, source]).status, 0);
+  chmodSync(folder, 0o755);
+  // Root reaches the pages by map_files; an ordinary user only through the processes that map them.
+  for (const uid of process.getuid?.() === 0 ? [undefined, NOBODY] : [undefined]) {
+    const expected = { status: 0, lines: ['0 0 11 0 22'], stderr: '' };
+    assert.deepEqual(await program([binary], uid), expected);
+  }
 });
 
 test('memory: a file that is written back cannot be pinned for writing', async (t) => {
