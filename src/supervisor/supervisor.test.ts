@@ -189,8 +189,16 @@ test("run: a child in the background is served to its end; the status is the mai
   );
 });
 
-test('run: an engine that throws anything but an Errno ends the run, and the client with it', async () => {
-  const { status, lines, stderr } = await client(['crash']);
-  assert.deepEqual({ status, lines }, { status: 125, lines: ['before'] });
-  assert.match(stderr, /EngineError: ioctl broke uiommu.*the stub breaks on purpose/s);
-});
+// At the end of a process node waits for its workers' coverage; here one of them waits for the supervisor that has gone.
+const measured = process.env['NODE_V8_COVERAGE'] !== undefined && 'coverage is being measured';
+test(
+  'run: an engine that throws anything but an Errno ends the run, and the client with it',
+  {
+    skip: measured,
+  },
+  async () => {
+    const { status, lines, stderr } = await client(['crash']);
+    assert.deepEqual({ status, lines }, { status: 125, lines: ['before'] });
+    assert.match(stderr, /EngineError: ioctl broke uiommu.*the stub breaks on purpose/s);
+  },
+);
