@@ -102,6 +102,9 @@ export class PciSystem {
       added: (pci) => {
         this.#add(pci);
       },
+      removed: (pci) => {
+        this.#vanished(pci);
+      },
     });
   }
 
@@ -130,8 +133,29 @@ export class PciSystem {
     const known: PciFunction = { pci, device, resetMethods: resetMethods(pci) };
     this.#functions.set(pci, known);
     this.#byName.set(pci.name, known);
-    device.override = pci.facts.driverOverride;
+    device.override = pci.facts.driverOverride ?? this.#driverOfPhysfn(pci);
     this.core.add(device);
+  }
+
+  // Virtual functions of a function in user hands are meant for user space too. After vfio_pci_bus_notifier.
+  #driverOfPhysfn({ physfn }: PciDevice): string | undefined {
+    const device = physfn && this.#functions.get(physfn)?.device;
+    const offered = device !== undefined && this.vfio.deviceOf(device.iommu) !== undefined;
+    return offered ? device.driver?.name : undefined;
+  }
+
+  // Switched off, or pulled out without a word: its driver is told afterwards.
+  #vanished(pci: PciDevice): void {
+    const entry = this.#functions.get(pci);
+    if (entry === undefined) return;
+    this.core.remove(entry.device, () => {
+      this.#forget(entry);
+    });
+  }
+
+  #forget({ pci }: PciFunction): void {
+    this.#functions.delete(pci);
+    this.#byName.delete(pci.name);
   }
 
   #iommuDevice(pci: PciDevice): IommuDevice {
@@ -170,6 +194,19 @@ export class PciSystem {
 
   /** Write to a device's `remove`: what is behind a bridge goes first. Done when all drivers have let go. */
   remove(name: string, done: Done): void {
+    this.#takeAway(name, done, () => {
+      this.machine.remove(name);
+    });
+  }
+
+  /** The device leaves the computer, in order: a rescan does not find it again. */
+  unplug(name: string, done: Done): void {
+    this.#takeAway(name, done, () => {
+      this.machine.unplug(name);
+    });
+  }
+
+  #takeAway(name: string, done: Done, finish: () => void): void {
     const known = this.#byName.get(name);
     if (known === undefined) {
       done(new Errno('ENODEV', `there is no device "${name}" on the bus`));
@@ -180,13 +217,12 @@ export class PciSystem {
       const pci = leaving.shift();
       const entry = pci && this.#functions.get(pci);
       if (entry === undefined) {
-        this.machine.remove(name);
+        finish();
         done();
         return;
       }
       this.core.remove(entry.device, () => {
-        this.#functions.delete(entry.pci);
-        this.#byName.delete(entry.pci.name);
+        this.#forget(entry);
         next();
       });
     };
@@ -211,6 +247,11 @@ export class PciSystem {
   /** New hardware appears and is found. */
   plug(descriptions: readonly DeviceDescription[]): void {
     this.#offer(this.machine.plug(descriptions));
+  }
+
+  /** Write to `sriov_numvfs`. ENOENT, ERANGE, EBUSY; 0 switches all off, whatever their drivers do. */
+  setVirtualFunctions(name: string, count: number): void {
+    this.#offer(this.machine.setVirtualFunctions(name, count));
   }
 
   #offer(found: readonly PciDevice[]): void {
