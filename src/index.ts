@@ -6,6 +6,8 @@ export { ERRNO, Errno, type ErrnoCode } from './base/errno.ts';
 export type { Backing, Capability, FileMemory, MmapGrant, OpenFile, Task } from './base/task.ts';
 export { Kernel } from './kernel/kernel.ts';
 export { BUILT_IN_MACHINES, boot, type BootOptions } from './kernel/machines.ts';
+export { loadMachine } from './iommu/load-machine.ts';
+export { bootPci, type PciBootOptions } from './kernel/pci-machine.ts';
 export {
   BufferMemory,
   ClientFile,

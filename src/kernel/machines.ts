@@ -4,17 +4,13 @@ import { GroupTable } from '../iommu/group.ts';
 import { Iommufd } from '../iommufd/iommufd.ts';
 import { PhysicalMemory } from '../machine/memory.ts';
 import { FAULT_SWITCHES, TaskFaults } from './fail-nth.ts';
+import { iommuNode } from './iommu-node.ts';
 import { Kernel } from './kernel.ts';
 
 export type BootOptions = {
   /** look at all invariants after every call */
   readonly check?: boolean;
 };
-
-// include/uapi/linux/major.h, drivers/iommu/iommufd/main.c: a misc device with a dynamic minor number
-const MISC_MAJOR = 10;
-const IOMMU_MINOR = 125;
-const IOMMU_MODE = 0o660;
 
 function bootSelftest({ check = false }: BootOptions): Kernel {
   const physical = new PhysicalMemory();
@@ -26,14 +22,8 @@ function bootSelftest({ check = false }: BootOptions): Kernel {
     mock: true,
     check,
   });
-  const node = {
-    major: MISC_MAJOR,
-    minor: IOMMU_MINOR,
-    mode: IOMMU_MODE,
-    open: iommufd.open.bind(iommufd),
-  };
   return new Kernel({
-    nodes: new Map([['/dev/iommu', node]]),
+    nodes: new Map([['/dev/iommu', iommuNode(iommufd)]]),
     folders: new Map([['/sys/kernel/debug', FAULT_SWITCHES]]),
     faults: new TaskFaults(faults),
     memory: physical,

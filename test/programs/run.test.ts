@@ -15,7 +15,7 @@ test('run: wrong usage is one message and status 2', async () => {
 test('run: an unknown machine is refused with the names of those there are', async () => {
   const { status, stderr } = await uiommuRun(['true'], { options: ['-m', 'nosuch'] });
   assert.equal(status, 2);
-  assert.match(stderr, /no machine "nosuch".*selftest/);
+  assert.match(stderr, /machine "nosuch".*selftest/);
 });
 
 test('run: a program that does not exist gives 127, as in a shell', async () => {

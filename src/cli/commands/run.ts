@@ -1,6 +1,7 @@
 /** `uiommu run`: an unmodified program on a machine made of software. */
 import { closeSync, openSync, writeSync } from 'node:fs';
 
+import type { Profile, ProfileName } from '../../iommu/profile.ts';
 import type { Kernel } from '../../kernel/kernel.ts';
 import type { Launcher } from '../../supervisor/launch.ts';
 import type { CallEvent, Observer } from '../../supervisor/observer.ts';
@@ -13,7 +14,9 @@ Runs an unmodified program on a machine made of software: it finds /dev/iommu th
 No root is needed, nothing is installed. Standard input, output and terminal are the program's own; the exit status is
 the program's, 128+N if signal N killed it, 125 if uiommu itself failed. Programs that it leaves in the background are waited for.
 
-  -m, --machine NAME   the machine (default: selftest). Built in: selftest
+  -m, --machine NAME   the machine: a machine file, a capture, or built in: selftest (default), pc.
+                       Devices that the file gives to vfio-pci have their nodes below /dev/vfio.
+      --profile NAME   rules of ownership: linux (default), singleton, shared, subgroup
       --trace[=FILE]   print each call to the machine, decoded, with the reason of every refusal
       --json           the trace as JSON, one object a line
       --summary        say at the end what happened
@@ -25,11 +28,13 @@ Traces go to standard error unless a FILE is given.
 examples:
   uiommu run --trace -- ./my-vmm --device 0000:01:00.0
   uiommu run -m selftest --trace=calls.txt --summary -- ./iommufd
+  uiommu run -m host.yaml --trace -- ./my-driver /dev/vfio/devices/vfio0
   uiommu run -- sh -c 'ls -l /dev/iommu'
 `;
 
 type Options = {
   machine: string;
+  profile: string | undefined;
   /** undefined: no trace; '': standard error */
   trace: string | undefined;
   json: boolean;
@@ -42,6 +47,7 @@ type Options = {
 function parse(args: readonly string[]): Options {
   const options: Options = {
     machine: 'selftest',
+    profile: undefined,
     trace: undefined,
     json: false,
     summary: false,
@@ -53,15 +59,9 @@ function parse(args: readonly string[]): Options {
   for (; at < args.length && args[at]?.startsWith('-') === true && args[at] !== '--'; at++) {
     const [name = '', ...rest] = (args[at] ?? '').split('=');
     const value = rest.length > 0 ? rest.join('=') : undefined;
-    if (name === '-m' || name === '--machine') {
-      const machine = value ?? args[++at];
-      if (machine === undefined || machine === '') {
-        throw new UsageError(`run: ${name} needs the name of a machine`);
-      }
-      options.machine = machine;
-    } else {
-      setFlag(options, name, value);
-    }
+    const field = VALUES[name];
+    if (field === undefined) setFlag(options, name, value);
+    else options[field] = valueOf(name, value ?? args[++at]);
   }
   if (args[at] === '--') at++;
   options.argv = args.slice(at);
@@ -71,6 +71,17 @@ function parse(args: readonly string[]): Options {
     );
   }
   return options;
+}
+
+const VALUES: Readonly<Record<string, 'machine' | 'profile'>> = {
+  '-m': 'machine',
+  '--machine': 'machine',
+  '--profile': 'profile',
+};
+
+function valueOf(name: string, value: string | undefined): string {
+  if (value !== undefined && value !== '') return value;
+  throw new UsageError(`run: ${name} needs a name; "uiommu help run" lists what there is`);
 }
 
 function setFlag(options: Options, name: string, value: string | undefined): void {
@@ -98,11 +109,20 @@ function setFlag(options: Options, name: string, value: string | undefined): voi
   }
 }
 
-async function boot({ machine, check }: Options): Promise<Kernel> {
-  const { bootMachine, BUILT_IN_MACHINES } = await import('../../kernel/machines.ts');
-  const kernel = bootMachine(machine, { check });
-  if (kernel !== undefined) return kernel;
-  throw new UsageError(`run: no machine "${machine}"; built in: ${BUILT_IN_MACHINES.join(', ')}`);
+async function boot({ machine, check, profile }: Options): Promise<Kernel> {
+  const { bootMachine } = await import('../../kernel/machines.ts');
+  const builtIn = profile === undefined ? bootMachine(machine, { check }) : undefined;
+  if (builtIn !== undefined) return builtIn;
+  // Loaded when asked for: most runs are on the default machine, and start-up counts.
+  const { PROFILES } = await import('../../iommu/profile.ts');
+  const { bootPci } = await import('../../kernel/pci-machine.ts');
+  const { machineFrom } = await import('../machine-argument.ts');
+  const rules = PROFILES[(profile ?? 'linux') as ProfileName] as Profile | undefined;
+  if (rules === undefined) {
+    const names = Object.keys(PROFILES).join(', ');
+    throw new UsageError(`run: there is no profile "${profile}"; there are ${names}`);
+  }
+  return bootPci(machineFrom(machine), { check, profile: rules.name });
 }
 
 // Written at once and in order with what the program writes itself; a full pipe is waited for.
