@@ -180,7 +180,7 @@ export type Struct<F extends Fields = Fields> = FieldType<Values<F>> & {
   /** @param offset of the struct within `bytes`, which must hold all of it */
   decode(bytes: Bytes, offset?: number): Values<F>;
   encode(value: Values<F>, bytes: Bytes, offset?: number): void;
-  /** All fields 0 save those given; a field named `size` or `argsz` is the size of the struct unless given. */
+  /** All fields 0 save those given; a first field named `size` or `argsz` is the size of the struct unless given. */
   make(given?: Partial<Values<F>>): Values<F>;
 };
 
@@ -217,9 +217,10 @@ export function struct<F extends Fields>(name: string, fields: F): Struct<F> {
     },
     zero,
     make: (given) => {
-      const sized = { size, argsz: size };
-      const own = Object.entries(sized).filter(([field]) => field in fields);
-      return { ...zero(), ...Object.fromEntries(own), ...given };
+      // VFIO's structs have an `argsz` in front, and some a `size` of something else behind.
+      const [first = ''] = Object.keys(fields);
+      const own = first === 'size' || first === 'argsz' ? { [first]: size } : {};
+      return { ...zero(), ...own, ...given };
     },
   };
 }
