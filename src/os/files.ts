@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 
 import { allocate } from './arena.ts';
-import { sys, sys6, type Word } from './libc.ts';
+import { sys, sys6 } from './libc.ts';
 import { AT_FDCWD, NR, O_CLOEXEC } from './numbers.ts';
 
 const PATH_MAX = 4096;
@@ -225,5 +225,3 @@ export function readLink(name: string, directory = AT_FDCWD): string | number {
   const got = sys(NR.readlinkat, directory, putPath(name), transfer.address, PATH_MAX);
   return got < 0 ? got : new TextDecoder().decode(transfer.bytes.slice(0, got));
 }
-
-export type { Word };
