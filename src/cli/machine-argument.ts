@@ -34,7 +34,7 @@ function readText(file: string): string {
     const why = error instanceof Error ? error.message : String(error);
     const names = Object.keys(BUILTIN_MACHINES).join(', ');
     throw new UsageError(
-      `cannot read the machine "${file}" (${why}); expected a file or one of ${names}`,
+      `there is no machine "${file}" to read (${why}); expected a file or one of ${names}`,
     );
   }
   const zipped = bytes[0] === GZIP[0] && bytes[1] === GZIP[1];

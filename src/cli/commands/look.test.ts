@@ -148,10 +148,7 @@ test('uiommu why GPU: a label with a typing mistake is answered too', (t) => {
 test('uiommu: wrong options, machines and profiles are told with the nearest right one', (t) => {
   const cases: readonly (readonly [readonly string[], RegExp])[] = [
     [['ls', '--jsn'], /did you mean --json\?/],
-    [
-      ['ls', '-m', '/nowhere'],
-      /cannot read the machine "\/nowhere".*expected a file or one of selftest, pc/,
-    ],
+    [['ls', '-m', '/nowhere'], /no machine "\/nowhere".*expected a file or one of selftest, pc/],
     [['ls', '-m', 'pc', '--profile', 'strict'], /--profile strict is none of linux, strict-acs/],
     [['ls', '-m', 'pc', '--host'], /--host and -m are two machines/],
     [['why'], /why needs one DEVICE/],
@@ -167,6 +164,18 @@ test('uiommu: wrong options, machines and profiles are told with the nearest rig
     assert.equal(out, '');
     assert.match(err, message);
   }
+});
+
+test('uiommu run -m FILE: a machine file that is wrong says where, before anything runs', (t) => {
+  const wrong = uiommu(['run', '-m', fileOf(t, 'kind: selftset\n'), '--', '/bin/true']);
+  assert.equal(wrong.status, 2);
+  assert.match(
+    wrong.err,
+    /machine\.yaml:1:7: "selftset" is not one of pc, selftest; did you mean selftest\?/,
+  );
+  const missing = uiommu(['run', '-m', 'selftst', '--', '/bin/true']);
+  assert.equal(missing.status, 2);
+  assert.match(missing.err, /no machine "selftst".*expected a file or one of selftest, pc/);
 });
 
 test('uiommu ls --profile strict-acs merges what Linux leaves apart', (t) => {

@@ -122,7 +122,9 @@ async function boot({ machine, check, profile }: Options): Promise<Kernel> {
     const names = Object.keys(PROFILES).join(', ');
     throw new UsageError(`run: there is no profile "${profile}"; there are ${names}`);
   }
-  return bootPci(machineFrom(machine), { check, profile: rules.name });
+  const described = machineFrom(machine);
+  const selftest = described.kind === 'selftest' ? bootMachine('selftest', { check }) : undefined;
+  return selftest ?? bootPci(described, { check, profile: rules.name });
 }
 
 // Written at once and in order with what the program writes itself; a full pipe is waited for.
