@@ -8,7 +8,7 @@
  * Words: index, number of a page in the page set; pageOffset, bytes from the start of page `firstIndex` to the first byte.
  * After struct iopt_area (drivers/iommu/iommufd/io_pagetable.h) and iopt_area_fill_domain of pages.c.
  */
-import { PAGE_BYTES, addressOf, firstOf, pageOf, offsetOf, showSpan } from '../base/position.ts';
+import { PAGE_BYTES, addressOf, pageOf, offsetOf, showSpan } from '../base/position.ts';
 import type { Span } from '../base/range-map.ts';
 import { PROT_READ, PROT_WRITE } from '../iommu/page-table.ts';
 import type { PagingDomain } from '../iommu/paging-domain.ts';
@@ -199,9 +199,4 @@ function advance(
 ): { page: number; offset: number } {
   const address = addressOf(from.firstPage, from.firstOffset) + BigInt(bytes);
   return { page: pageOf(address), offset: offsetOf(address) };
-}
-
-/** First IOVA of an area, for answers and messages. */
-export function iovaOf(area: Area): bigint {
-  return firstOf(area);
 }

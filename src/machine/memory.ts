@@ -14,7 +14,6 @@
  */
 import type { Backing, PageRun } from '../base/task.ts';
 
-export const PAGE_SHIFT = 12;
 export const PAGE_SIZE = 4096;
 const WINDOW_PAGES = 2 ** 18;
 
