@@ -309,7 +309,8 @@ export function undoAttach(device: IommufdDevice, pasid: number): void {
 function detachHwpt(device: IommufdDevice, pasid: number): HwPagetable | undefined {
   const { attachments, iommu } = device;
   const attach = attachments.get(pasid);
-  if (attach === undefined) return undefined;
+  // A second detach of one member must not take the hold of another.
+  if (!attach?.devices.has(device.id)) return undefined;
   attach.devices.delete(device.id);
   if (attach.devices.size === 0) {
     const unit = iommu.requireGroup().unitOf(iommu);
