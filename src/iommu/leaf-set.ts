@@ -3,8 +3,8 @@
  * bit is set, so that marking all of a terabyte is possible and asking for a part of it costs that part.
  */
 
-/** bits in a chunk; 4 KiB of memory */
-const CHUNK_BITS = 32_768;
+/** bits in a chunk; 512 bytes of memory, so that a few writes far apart cost little */
+const CHUNK_BITS = 4_096;
 const WORD_BITS = 32;
 
 export class LeafSet {
