@@ -12,9 +12,8 @@
  * Nothing of ours keeps private pages in place once the client unmaps them; what still is pinned when the address space ends is
  * copied to a store of ours in time ({@link ClientSpace.preserve}), so that DMA through it goes on.
  */
-import { readFileSync } from 'node:fs';
-
 import { Errno } from '../base/errno.ts';
+import { PAGE_BYTES, hex } from '../base/position.ts';
 import type { AddressSpace, Backing, PageRun } from '../base/task.ts';
 import { closeFile, openPath, readAt, writeAt } from '../os/files.ts';
 import { O_RDONLY, O_RDWR } from '../os/numbers.ts';
@@ -31,8 +30,6 @@ import type { PinnedMemory } from '../kernel/kernel.ts';
 import { preservePages, type Store } from './page-store.ts';
 import type { SharedMemories } from './shared-memory.ts';
 
-export const PAGE_SIZE = 4096;
-
 /** What all address spaces of a run share. */
 export type ClientMemory = {
   readonly pins: PinnedMemory;
@@ -40,8 +37,6 @@ export type ClientMemory = {
   /** The thread of the current call still waits for its answer: its number means no other thread yet. */
   callerWaits(): boolean;
 };
-
-const hex = (value: bigint | number): string => `0x${value.toString(16)}`;
 
 /** Private pages of one address space, numbered by virtual address. */
 class PrivateMemory implements Backing {
@@ -159,10 +154,10 @@ export class ClientSpace implements AddressSpace {
       if (refusal !== undefined || mapping === undefined) {
         throw new Errno(
           'EFAULT',
-          `page at ${hex(at * PAGE_SIZE)} of process ${this.pid} ${refusal}`,
+          `page at ${hex(at * PAGE_BYTES)} of process ${this.pid} ${refusal}`,
         );
       }
-      const length = Math.min(end, mapping.end / PAGE_SIZE) - at;
+      const length = Math.min(end, mapping.end / PAGE_BYTES) - at;
       append(runs, this.#locate(mapping, { page: at, count: length }, write));
       at += length;
     }
@@ -185,15 +180,16 @@ export class ClientSpace implements AddressSpace {
 
   /** All mappings; none of an address space that has ended. */
   mappings(): Mapping[] {
-    let text: string;
+    if (this.#exited) return [];
     try {
-      text = readFileSync(`/proc/${this.pid}/maps`, 'latin1');
-    } catch {
+      this.#maps ??= this.#open('maps', O_RDONLY);
+    } catch (error) {
+      if (!(error instanceof Errno)) throw error;
       return [];
     }
-    // The number could have come to mean another process in the meantime.
-    if (!this.alive) return [];
-    return text.split('\n').flatMap((line) => parseMapping(line) ?? []);
+    return this.#listing()
+      .split('\n')
+      .flatMap((line) => parseMapping(line) ?? []);
   }
 
   /** Copies what is pinned, because the address space may be gone at the next look. */
@@ -231,7 +227,7 @@ export class ClientSpace implements AddressSpace {
     if (mapping.shared && mapping.inode !== 0) {
       return this.#memory.shared.locate(this, mapping, { ...pages, write });
     }
-    const unit = mapping.pageSize / PAGE_SIZE;
+    const unit = mapping.pageSize / PAGE_BYTES;
     let backing = this.#private.get(unit);
     if (backing === undefined) {
       backing = new PrivateMemory(this, unit);
@@ -245,20 +241,24 @@ export class ClientSpace implements AddressSpace {
   #mapping(page: number): Mapping | undefined {
     if (this.#exited) return undefined;
     this.#maps ??= this.#open('maps', O_RDONLY);
-    const mapping = queryMapping(this.#maps, page * PAGE_SIZE);
+    const mapping = queryMapping(this.#maps, page * PAGE_BYTES);
     if (typeof mapping !== 'number') return mapping;
     // A kernel before 6.11 has only the text.
-    const address = page * PAGE_SIZE;
-    return this.#listing()
-      .split('\n')
-      .map(parseMapping)
-      .find((line) => line !== undefined && line.start <= address && address < line.end);
+    const address = page * PAGE_BYTES;
+    return this.mappings().find(({ start, end }) => start <= address && address < end);
   }
 
   #listing(): string {
-    const text = new Uint8Array(1 << 20);
-    const length = this.#maps === undefined ? 0 : readAt(this.#maps, text, 0);
-    return Buffer.from(text.subarray(0, Math.max(0, length))).toString('latin1');
+    if (this.#maps === undefined) return '';
+    // The kernel hands out about a page at each read, however much is asked for.
+    const pieces: string[] = [];
+    const piece = new Uint8Array(1 << 16);
+    for (let done = 0; ;) {
+      const length = readAt(this.#maps, piece, done);
+      if (length <= 0) return pieces.join('');
+      pieces.push(Buffer.from(piece.subarray(0, length)).toString('latin1'));
+      done += length;
+    }
   }
 
   #memFile(): number {
