@@ -15,6 +15,7 @@
  * __iommu_group_set_domain_internal, iommu_setup_default_domain, iommu_group_store_type.
  */
 import { Errno } from '../base/errno.ts';
+import { remove } from '../base/list.ts';
 import {
   isDmaDomain,
   type Domain,
@@ -272,11 +273,6 @@ function freeDomains(group: IommuGroup): void {
   group.blockingDomain?.free();
   group.defaultDomain = undefined;
   group.blockingDomain = undefined;
-}
-
-function remove<T>(list: T[], item: T): void {
-  const index = list.indexOf(item);
-  if (index >= 0) list.splice(index, 1);
 }
 
 /** For reasons: who holds the group. */

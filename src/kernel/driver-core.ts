@@ -14,6 +14,8 @@
  * After drivers/base/dd.c, drivers/base/bus.c and drivers/pci/pci-driver.c.
  */
 import { Errno } from '../base/errno.ts';
+import { remove } from '../base/list.ts';
+import { PAGE_BYTES } from '../base/position.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
 import { unuseDefaultDomain, useDefaultDomain } from '../iommu/ownership.ts';
 import { idMatches, type DeviceIdentity, type DriverId } from '../machine/drivers.ts';
@@ -328,7 +330,7 @@ export class DriverCore {
 
   /** Write to driver_override: neither binds nor unbinds. @param text as written; empty, or only a newline, clears */
   setOverride(device: BusDevice, text: string): void {
-    if (text.length >= PAGE - 1) throw new Errno('EINVAL', 'driver_override is too long');
+    if (text.length >= PAGE_BYTES - 1) throw new Errno('EINVAL', 'driver_override is too long');
     const [value = ''] = text.split(/[\0\n]/, 1);
     device.override = value === '' ? undefined : value;
   }
@@ -398,8 +400,7 @@ export class DriverCore {
       device.dead = true;
       device.listed = false;
       this.#deferred.delete(device);
-      const index = this.#devices.indexOf(device);
-      if (index >= 0) this.#devices.splice(index, 1);
+      remove(this.#devices, device);
       this.#notify('removed', device);
       done();
     });
@@ -408,7 +409,6 @@ export class DriverCore {
 
 type WholeId = DriverId & Pick<DeviceIdentity, 'vendor' | 'device'>;
 
-const PAGE = 4096;
 /** PCI_ANY_ID, as a device's own number: matches only rows that say nothing. */
 const ANY = 0xffff_ffff;
 

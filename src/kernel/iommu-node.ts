@@ -6,6 +6,7 @@ import type { DeviceNode } from './kernel.ts';
 export const MISC_MAJOR = 10;
 const IOMMU_MINOR = 125;
 const IOMMU_MODE = 0o660;
+
 export const iommuNode = (iommufd: Iommufd): DeviceNode => ({
   major: MISC_MAJOR,
   minor: IOMMU_MINOR,

@@ -3,12 +3,12 @@
  * that were ever touched are copied; the others read as zeros, as they would have.
  */
 import { Errno } from '../base/errno.ts';
+import { PAGE_BYTES } from '../base/position.ts';
 import { allocate, type Block } from '../os/arena.ts';
 import { closeFile, createMemfd, openPath, readAt, resizeFile, writeAt } from '../os/files.ts';
 import { sys } from '../os/libc.ts';
 import { NR, O_RDONLY } from '../os/numbers.ts';
 
-const PAGE_SIZE = 4096;
 const CHUNK_PAGES = 64;
 
 const PAGEMAP_SCAN = 0xc0606610;
@@ -55,11 +55,11 @@ export class Store {
  * @param pagemap open /proc/PID/pagemap or a negative number
  */
 function copyPages(memory: number, pagemap: number, pages: Pages, into: number): void {
-  const buffer = new Uint8Array(CHUNK_PAGES * PAGE_SIZE);
+  const buffer = new Uint8Array(CHUNK_PAGES * PAGE_BYTES);
   for (const { page, count } of touched(pagemap, pages)) {
     for (let done = 0; done < count; done += CHUNK_PAGES) {
-      const length = Math.min(CHUNK_PAGES, count - done) * PAGE_SIZE;
-      const offset = (page + done) * PAGE_SIZE;
+      const length = Math.min(CHUNK_PAGES, count - done) * PAGE_BYTES;
+      const offset = (page + done) * PAGE_BYTES;
       const piece = buffer.subarray(0, length);
       const got = readAt(memory, piece, offset);
       if (got > 0) writeAt(into, piece.subarray(0, got), offset);
@@ -79,7 +79,7 @@ export function preservePages(
   const fd = createMemfd('uiommu-pinned');
   if (fd < 0) throw new Error(`no memfd to keep ${name}: errno ${-fd}`);
   const end = Math.max(...pages.map(({ page, count }) => page + count));
-  resizeFile(fd, end * PAGE_SIZE);
+  resizeFile(fd, end * PAGE_BYTES);
   if (memory < 0) return new Store(name, fd);
   const pagemap = openPath(path, O_RDONLY);
   for (const run of pages) copyPages(memory, pagemap, run, fd);
@@ -95,8 +95,8 @@ function touched(pagemap: number, pages: Pages): Pages[] {
   scan ??= allocate(SCAN_SIZE + REGIONS * REGION_SIZE);
   const { view, bytes, address } = scan;
   const runs: Pages[] = [];
-  const end = (pages.page + pages.count) * PAGE_SIZE;
-  for (let start = pages.page * PAGE_SIZE; start < end;) {
+  const end = (pages.page + pages.count) * PAGE_BYTES;
+  for (let start = pages.page * PAGE_BYTES; start < end;) {
     bytes.fill(0, 0, SCAN_SIZE);
     const words = [SCAN_SIZE, 0, start, end, 0, address + SCAN_SIZE, REGIONS, 0];
     words.forEach((word, i) => {
@@ -108,8 +108,8 @@ function touched(pagemap: number, pages: Pages): Pages[] {
     if (found < 0) return [pages];
     for (let i = 0; i < found; i++) {
       const at = SCAN_SIZE + i * REGION_SIZE;
-      const first = Number(view.getBigUint64(at, true)) / PAGE_SIZE;
-      const last = Number(view.getBigUint64(at + 8, true)) / PAGE_SIZE;
+      const first = Number(view.getBigUint64(at, true)) / PAGE_BYTES;
+      const last = Number(view.getBigUint64(at + 8, true)) / PAGE_BYTES;
       runs.push({ page: first, count: last - first });
     }
     const walked = Number(view.getBigUint64(32, true));

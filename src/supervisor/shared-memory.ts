@@ -10,6 +10,7 @@
 import { readdirSync } from 'node:fs';
 
 import { Errno } from '../base/errno.ts';
+import { PAGE_BYTES } from '../base/position.ts';
 import type { Backing, FileMemory, PageRun } from '../base/task.ts';
 import {
   closeFile,
@@ -28,7 +29,6 @@ import type { PinnedMemory } from '../kernel/kernel.ts';
 import { preservePages, type Store } from './page-store.ts';
 import type { ClientSpace } from './process-memory.ts';
 
-const PAGE_SIZE = 4096;
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
 const EPERM = 1;
@@ -107,16 +107,16 @@ export class SharedMemory implements Backing {
 
   /** The last process that shows these pages is about to end. */
   preserve(pages: readonly { readonly page: number; readonly count: number }[]): void {
-    const buffer = new Uint8Array(PAGE_SIZE);
+    const buffer = new Uint8Array(PAGE_BYTES);
     const store = preservePages(this.name, { memory: -1, pagemap: '' }, pages);
     for (const { page, count } of pages) {
       for (let at = page; at < page + count; at++) {
         try {
-          this.read(at * PAGE_SIZE, buffer);
+          this.read(at * PAGE_BYTES, buffer);
         } catch {
           continue; // what nobody shows any more cannot be kept
         }
-        store.write(at * PAGE_SIZE, buffer);
+        store.write(at * PAGE_BYTES, buffer);
       }
     }
     this.#store?.close();
@@ -129,7 +129,7 @@ export class SharedMemory implements Backing {
       const inFile = mapping.offset + mapping.end - mapping.start;
       if (offset < mapping.offset || offset + length > inFile) continue;
       // It may show something else by now.
-      const now = space.mappingAt(Math.floor(addressIn(sight, offset) / PAGE_SIZE));
+      const now = space.mappingAt(Math.floor(addressIn(sight, offset) / PAGE_BYTES));
       if (now?.inode === mapping.inode && now.device === mapping.device) return sight;
     }
     return undefined;
@@ -183,7 +183,7 @@ export class SharedMemories {
   ): PageRun {
     const backing = this.#backing(mapping.device, mapping.inode, {
       name: nameOf(mapping.name),
-      unit: mapping.pageSize / PAGE_SIZE,
+      unit: mapping.pageSize / PAGE_BYTES,
     });
     backing.seenIn(space, mapping);
     if (!backing.held || (mapping.writable && !backing.writable)) acquire(backing, space, mapping);
@@ -194,10 +194,10 @@ export class SharedMemories {
         `${backing.name} is written back by its file system: it cannot be pinned`,
       );
     }
-    const inFile = mapping.offset / PAGE_SIZE + page - mapping.start / PAGE_SIZE;
+    const inFile = mapping.offset / PAGE_BYTES + page - mapping.start / PAGE_BYTES;
     // Beyond the end of the file the mapping has no page.
     const probe = new Uint8Array(1);
-    if (!space.readLive((page + count - 1) * PAGE_SIZE, probe)) {
+    if (!space.readLive((page + count - 1) * PAGE_BYTES, probe)) {
       throw new Errno('EFAULT', `the mapping of ${backing.name} goes beyond the end of the file`);
     }
     return { backing, page: inFile, count };
@@ -334,7 +334,7 @@ function fileSystemOf(fd: number): { pinnable: boolean; unit: number } {
   if (sys(NR_FSTATFS, fd, status.address) < 0) return { pinnable: false, unit: 1 };
   const type = Number(status.view.getBigUint64(0, true));
   const block = Number(status.view.getBigUint64(8, true));
-  if (type === HUGETLBFS_MAGIC) return { pinnable: true, unit: block / PAGE_SIZE };
+  if (type === HUGETLBFS_MAGIC) return { pinnable: true, unit: block / PAGE_BYTES };
   return { pinnable: type === TMPFS_MAGIC, unit: 1 };
 }
 

@@ -1,5 +1,6 @@
 /** The ioctls of a group file. After drivers/vfio/group.c. */
 import { Errno } from '../base/errno.ts';
+import { PAGE_BYTES } from '../base/position.ts';
 import type { OpenFile, Task } from '../base/task.ts';
 import {
   VFIO_GROUP_FLAGS_CONTAINER_SET,
@@ -13,8 +14,6 @@ import {
 import { Argument } from './arguments.ts';
 import { ContainerFile } from './container-file.ts';
 import type { VfioGroup } from './group.ts';
-
-const PAGE = 4096;
 
 /** One ioctl on a group file. */
 export function groupIoctl(
@@ -95,13 +94,13 @@ function getDeviceFd(group: VfioGroup, task: Task, address: bigint): number {
 // Byte by byte at a page's end would be the kernel's way; chunks up to the next page cannot fault where it would not.
 function readString(task: Task, address: bigint): string {
   const bytes: number[] = [];
-  while (bytes.length < PAGE) {
+  while (bytes.length < PAGE_BYTES) {
     const at = address + BigInt(bytes.length);
-    const chunk = new Uint8Array(Math.min(64, PAGE - Number(at % BigInt(PAGE))));
+    const chunk = new Uint8Array(Math.min(64, PAGE_BYTES - Number(at % BigInt(PAGE_BYTES))));
     task.memory.copyIn(at, chunk);
     const end = chunk.indexOf(0);
     bytes.push(...(end < 0 ? chunk : chunk.subarray(0, end)));
     if (end >= 0) return String.fromCharCode(...bytes);
   }
-  throw new Errno('EINVAL', `the device name has no end within ${PAGE} bytes`);
+  throw new Errno('EINVAL', `the device name has no end within ${PAGE_BYTES} bytes`);
 }

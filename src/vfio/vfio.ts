@@ -8,6 +8,7 @@
  * After drivers/vfio/vfio_main.c and the group objects of drivers/vfio/group.c.
  */
 import { Errno } from '../base/errno.ts';
+import { remove } from '../base/list.ts';
 import type { OpenFile, Task } from '../base/task.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
 import type { IommuGroup } from '../iommu/group.ts';
@@ -201,9 +202,4 @@ function hasNode(device: VfioDevice | undefined): boolean {
   const group = device?.iommu.group;
   if (group === undefined) return false;
   return !group.table.profile.singletonNodes || group.members.length === 1;
-}
-
-function remove<T>(list: T[], item: T): void {
-  const index = list.indexOf(item);
-  if (index >= 0) list.splice(index, 1);
 }

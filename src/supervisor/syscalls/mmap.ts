@@ -6,6 +6,7 @@
 import { readFileSync } from 'node:fs';
 
 import { Errno } from '../../base/errno.ts';
+import { PAGE_BYTES } from '../../base/position.ts';
 import {
   closeFile,
   identifyPath,
@@ -24,7 +25,6 @@ import { callerAndFile } from './caller.ts';
 
 const PROT_WRITE = 2;
 const PROT_EXEC = 4;
-const PAGE_SIZE = 4096;
 const MOST = 1 << 26;
 
 export function mmap(context: Context): number {
@@ -64,9 +64,9 @@ type Window = { readonly path: string; readonly offset: number; readonly length:
 function show(entry: OpenEntry, grant: MmapGrant, { path, offset, length }: Window): void {
   const fd = openPath(path, O_RDWR);
   if (fd < 0) throw new Errno('ENOMEM', `${entry.link} cannot be shown: errno ${-fd}`);
-  const size = Math.ceil(length / PAGE_SIZE) * PAGE_SIZE;
+  const size = Math.ceil(length / PAGE_BYTES) * PAGE_BYTES;
   const bytes = new Uint8Array(size);
-  grant.backing.read(grant.page * PAGE_SIZE, bytes);
+  grant.backing.read(grant.page * PAGE_BYTES, bytes);
   if (identifyPath(path) === 0 && identity.size < offset + size) resizeFile(fd, offset + size);
   writeAt(fd, bytes, offset);
   closeFile(fd);
