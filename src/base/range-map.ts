@@ -21,7 +21,9 @@
  */
 import {
   FANOUT,
+  HALF,
   LEAF,
+  endOf,
   gapBetween,
   InnerPool,
   keyOf,
@@ -56,6 +58,13 @@ export class RangeMap<T extends Span> {
   // since calls come in neighbourhoods.
   #leaf = 0;
   #index = 0;
+  // The place where #firstOverlap last found nothing, and between which key and end: an insert of just that range, with
+  // no change meanwhile, needs not look again.
+  #freeChanges = NONE;
+  #freeLeaf = 0;
+  #freeIndex = 0;
+  #freeKey = 0;
+  #freeEnd = 0;
 
   readonly #withNumbers: boolean;
 
@@ -119,9 +128,16 @@ export class RangeMap<T extends Span> {
     lastOffset: number,
   ): T | undefined {
     const position = this.#ceiling(firstPage, firstOffset);
-    if (position === NONE) return undefined;
     const leaves = this.#leaves;
-    return leaves.startsAfter(position, lastPage, lastOffset) ? undefined : leaves.itemAt(position);
+    if (position !== NONE && !leaves.startsAfter(position, lastPage, lastOffset)) {
+      return leaves.itemAt(position);
+    }
+    this.#freeChanges = this.#changes;
+    this.#freeLeaf = this.#leaf;
+    this.#freeIndex = this.#index;
+    this.#freeKey = keyOf(firstPage, firstOffset);
+    this.#freeEnd = endOf(lastPage, lastOffset);
+    return undefined;
   }
 
   /** The lowest item that starts after `item` does; `item` need not be in the map (any more). */
@@ -166,26 +182,18 @@ export class RangeMap<T extends Span> {
    * @throws Error (a bug) if the range is not one or overlaps an item
    */
   insert(item: T, number = NaN): void {
-    const { firstPage, firstOffset, lastPage, lastOffset } = item;
-    if (lastPage < firstPage || (lastPage === firstPage && lastOffset < firstOffset)) {
-      throw new Error(`empty range ${show(item)}`);
-    }
+    if (!this.#isKnownFree(item)) this.#seekFree(item);
     const leaves = this.#leaves;
-    const previous = this.#seek(firstPage, firstOffset);
-    if (previous !== NONE && !leaves.endsBefore(leaves.entryAt(previous), firstPage, firstOffset)) {
-      throw new Error(`${show(item)} overlaps ${show(leaves.itemAt(previous)!)}`);
-    }
-    const next = leaves.from(this.#leaf, this.#index);
-    if (next !== NONE && !leaves.startsAfter(next, lastPage, lastOffset)) {
-      throw new Error(`${show(item)} overlaps ${show(leaves.itemAt(next)!)}`);
-    }
-    if (leaves.counts[this.#leaf] === LEAF) this.#split(keyOf(firstPage, firstOffset));
+    if (leaves.counts[this.#leaf] === LEAF) this.#split(keyOf(item.firstPage, item.firstOffset));
     const leaf = this.#leaf;
-    const entry = leaves.insert(leaf, this.#index, item);
+    const index = this.#index;
+    const entry = leaves.insert(leaf, index, item);
     if (this.#withNumbers) leaves.numbers[entry] = number;
     this.#size++;
     this.#changes++;
-    const gap = leaves.gap(leaves.before(leaf, this.#index), leaf * LEAF + this.#index);
+    const before = leaves.before(leaf, index);
+    if (leaves.reach(before, leaf * LEAF + index) <= leaves.gaps[leaf]!) return;
+    const gap = leaves.gap(before, leaf * LEAF + index);
     if (gap > leaves.gaps[leaf]!) this.#raise(leaf, gap);
   }
 
@@ -201,14 +209,13 @@ export class RangeMap<T extends Span> {
     const index = this.#index - 1;
     const next = leaves.from(leaf, index + 1);
     if (next !== NONE) {
-      // Measured from the start of the item before, whose end would cost a look at other memory: too wide, never too small.
-      const before = leaves.before(leaf, index);
-      const start = before === NONE ? 0 : Math.floor(leaves.keys[before]!);
-      const gap = Math.ceil(leaves.keys[next]!) - start;
+      // The end of the item before would cost a look at other memory: too wide, never too small.
+      const gap = leaves.reach(leaves.before(leaf, index), next);
       const holder = Math.floor(next / LEAF);
       if (gap > leaves.gaps[holder]!) this.#raise(holder, gap);
     }
     leaves.remove(leaf, index);
+    this.#index = index;
     this.#size--;
     this.#changes++;
     if (leaves.counts[leaf]! < LEAF * FEW) this.#shrink(leaf);
@@ -297,6 +304,36 @@ export class RangeMap<T extends Span> {
       assume(low <= high, 'keys of inner nodes ascend');
       return this.#verifyNode(level - 1, kid, node, [low, high]);
     });
+  }
+
+  #isKnownFree({ firstPage, firstOffset, lastPage, lastOffset }: T): boolean {
+    return (
+      this.#freeChanges === this.#changes &&
+      this.#freeLeaf === this.#leaf &&
+      this.#freeIndex === this.#index &&
+      this.#freeKey === firstPage &&
+      this.#freeEnd === lastPage + HALF &&
+      // Key and end say all of a range only where it starts and ends with a page.
+      firstOffset === 0 &&
+      lastOffset === PAGE_BYTES - 1
+    );
+  }
+
+  /** Sets leaf and index to where the item belongs; throws if it does not fit there. */
+  #seekFree(item: T): void {
+    const { firstPage, firstOffset, lastPage, lastOffset } = item;
+    if (lastPage < firstPage || (lastPage === firstPage && lastOffset < firstOffset)) {
+      throw new Error(`empty range ${show(item)}`);
+    }
+    const leaves = this.#leaves;
+    const previous = this.#seek(firstPage, firstOffset);
+    if (previous !== NONE && !leaves.endsBefore(leaves.entryAt(previous), firstPage, firstOffset)) {
+      throw new Error(`${show(item)} overlaps ${show(leaves.itemAt(previous)!)}`);
+    }
+    const next = leaves.from(this.#leaf, this.#index);
+    if (next !== NONE && !leaves.startsAfter(next, lastPage, lastOffset)) {
+      throw new Error(`${show(item)} overlaps ${show(leaves.itemAt(next)!)}`);
+    }
   }
 
   #pool(level: number): LeafPool<T> | InnerPool {

@@ -25,7 +25,8 @@ export const FANOUT = 64;
 export const LEAF = 32;
 export const NONE = -1;
 
-const HALF = 0.5; // exact: page numbers are below 2^52
+/** a part of a page, in keys and ends; exact, as page numbers are below 2^52 */
+export const HALF = 0.5;
 const BLOCK = 8;
 const IDENTITY = Uint8Array.from({ length: LEAF }, (_, slot) => slot);
 
@@ -244,6 +245,12 @@ export class LeafPool<T extends Span> extends NodePool {
     return (
       key > page + HALF || (key === page + HALF && this.itemAt(position)!.firstOffset > offset)
     );
+  }
+
+  /** At least {@link LeafPool.gap}, measured from the start of the item before: no look at anything but keys. */
+  reach(previous: number, position: number): number {
+    const start = previous === NONE ? 0 : Math.floor(this.keys[previous]!);
+    return Math.ceil(this.keys[position]!) - start;
   }
 
   /** What lies between two positions that follow one another, or before the first (`previous` NONE), in pages. */
