@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
 import {
+  ByteCount,
   MAX_ADDRESS,
   addressOf,
   firstOf,
   lastOf,
-  lengthOf,
   offsetOf,
   pageOf,
   spanFrom,
@@ -39,15 +39,35 @@ test('positions: a span from a length is the one that ends at its last byte, unl
   assert.equal(spanFrom(2n, MAX_ADDRESS), undefined);
 });
 
-test('positions: a span keeps its ends and knows its length, up to all there is', () => {
+test('positions: a span keeps its ends', () => {
   fc.assert(
     fc.property(address, address, (a, b) => {
       const [first, last] = a < b ? [a, b] : [b, a];
       const span = spanOf(first, last);
       assert.equal(firstOf(span), first);
       assert.equal(lastOf(span), last);
-      assert.equal(lengthOf(span), last - first + 1n);
     }),
   );
-  assert.equal(lengthOf(spanOf(0n, MAX_ADDRESS)), 2n ** 64n);
+});
+
+test('positions: lengths of disjoint spans add up, to all there is', () => {
+  const ends = fc.uniqueArray(fc.oneof(address, fc.constantFrom(0n, MAX_ADDRESS)), {
+    maxLength: 8,
+  });
+  fc.assert(
+    fc.property(ends, (unordered) => {
+      const sorted = [...unordered].sort((a, b) => (a < b ? -1 : 1));
+      const count = new ByteCount();
+      let expected = 0n;
+      for (let i = 0; i + 1 < sorted.length; i += 2) {
+        const [first = 0n, last = 0n] = sorted.slice(i, i + 2);
+        count.add(spanOf(first, last));
+        expected += last - first + 1n;
+      }
+      assert.equal(count.total, expected);
+    }),
+  );
+  const all = new ByteCount();
+  all.add(spanOf(0n, MAX_ADDRESS));
+  assert.equal(all.total, 2n ** 64n);
 });

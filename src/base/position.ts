@@ -65,13 +65,23 @@ export function lastOf(span: Span): bigint {
   return addressOf(span.lastPage, span.lastOffset);
 }
 
-/** Number of bytes in a span; 2^64 for all there is. */
-export function lengthOf(span: Span): bigint {
-  const pages = span.lastPage - span.firstPage;
-  const bytes = span.lastOffset - span.firstOffset + 1;
-  // Of a page-aligned range the bytes are a page exactly; the whole address space does not fit 64 bits.
-  if (bytes === PAGE_BYTES && pages + 1 < ALL_PAGES) return addressOf(pages + 1, 0);
-  return lastOf(span) - firstOf(span) + 1n;
+/** Adds up lengths of disjoint spans; a bigint is made at the end only. */
+export class ByteCount {
+  #pages = 0;
+  #bytes = 0;
+
+  add(span: Span): void {
+    this.#pages += span.lastPage - span.firstPage;
+    this.#bytes += span.lastOffset - span.firstOffset + 1;
+  }
+
+  /** in bytes; 2^64 for all there is */
+  get total(): bigint {
+    const inPage = this.#bytes % PAGE_BYTES;
+    const pages = this.#pages + (this.#bytes - inPage) / PAGE_BYTES;
+    if (inPage === 0 && pages < ALL_PAGES) return addressOf(pages, 0);
+    return BigInt(pages) * BigInt(PAGE_BYTES) + BigInt(inPage);
+  }
 }
 
 export function overlaps(a: Span, b: Span): boolean {

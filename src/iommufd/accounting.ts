@@ -21,14 +21,19 @@ export type Payer = {
   readonly mode: AccountMode;
 };
 
-/** The payer that a caller becomes for page sets that it makes; the context's mode applies where the caller pays at all. */
-export function payerOf(task: Task, contextMode: 'user' | 'mm'): Payer {
-  return {
-    memory: task.memory,
-    uid: task.uid,
-    memlockLimit: task.memlockLimit,
-    mode: task.capable('CAP_IPC_LOCK') ? 'none' : contextMode,
-  };
+/**
+ * The payer that a caller becomes for page sets that it makes; the context's mode applies where the caller pays at all.
+ * @param last used again where nothing has changed: a million page sets need not each have one of their own
+ */
+export function payerOf(task: Task, contextMode: 'user' | 'mm', last?: Payer): Payer {
+  const { memory, uid, memlockLimit } = task;
+  const mode = task.capable('CAP_IPC_LOCK') ? 'none' : contextMode;
+  const same =
+    last?.memory === memory &&
+    last.uid === uid &&
+    last.memlockLimit === memlockLimit &&
+    last.mode === mode;
+  return same ? last : { memory, uid, memlockLimit, mode };
 }
 
 /** Locked pages of all users of the machine (user_struct::locked_vm). */

@@ -50,7 +50,8 @@ export class Area implements Span {
   constructor(
     iopt: IoPagetable,
     span: Span,
-    slice: { readonly pages: Pages; readonly start: PagesByte; readonly prot: number },
+    slice: PagesByte & { readonly pages: Pages },
+    prot: number,
   ) {
     this.firstPage = span.firstPage;
     this.firstOffset = span.firstOffset;
@@ -58,12 +59,11 @@ export class Area implements Span {
     this.lastOffset = span.lastOffset;
     this.iopt = iopt;
     this.pages = slice.pages;
-    this.prot = slice.prot;
-    this.pageOffset = slice.start.offset;
-    this.firstIndex = slice.start.index;
-    const bytes = slice.start.offset + span.lastOffset - span.firstOffset;
-    this.lastIndex =
-      slice.start.index + span.lastPage - span.firstPage + Math.floor(bytes / PAGE_BYTES);
+    this.prot = prot;
+    this.pageOffset = slice.offset;
+    this.firstIndex = slice.index;
+    const bytes = slice.offset + span.lastOffset - span.firstOffset;
+    this.lastIndex = slice.index + span.lastPage - span.firstPage + Math.floor(bytes / PAGE_BYTES);
   }
 
   /** The byte of the page set behind a position of the area (iopt_area_start_byte). */

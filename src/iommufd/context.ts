@@ -10,7 +10,7 @@ import type { Faults } from '../base/faults.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
 import type { DmaOwner, IommuGroup, GroupTable } from '../iommu/group.ts';
 import type { PhysicalMemory } from '../machine/memory.ts';
-import type { Accounting } from './accounting.ts';
+import type { Accounting, Payer } from './accounting.ts';
 import type { Ioas } from './ioas.ts';
 import type { IommufdGroup } from './iommufd-group.ts';
 import type { MmapWindows } from './mmap-windows.ts';
@@ -41,6 +41,8 @@ export class Context implements DmaOwner {
   readonly windows: MmapWindows;
   /** 'mm' only where set by IOMMU_OPTION_RLIMIT_MODE */
   accountMode: 'user' | 'mm' = 'user';
+  /** of the page set that was made last */
+  payer: Payer | undefined;
   /** the IOAS that VFIO's ioctls act on */
   vfioIoas: Ioas | undefined;
   /** a noiommu group uses the context as its container */

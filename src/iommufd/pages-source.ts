@@ -34,7 +34,7 @@ export function userPages(
     throw new Errno('EOVERFLOW', `address ${hex(address)} + length ${hex(length)} wraps around`);
   }
   const source: Source = { kind: 'user', memory: task.memory, firstPage };
-  return slice(context, task, { source, offset: offsetOf(address), length, prot: range.prot });
+  return slice({ context, task, source }, offsetOf(address), length, range.prot);
 }
 
 /** EINVAL (length 0, beyond a dma-buf), EOVERFLOW (wraps), EBADF, ENODEV (revoked). */
@@ -58,7 +58,7 @@ export function filePages(
   const file = task.file(fd);
   if (!(file instanceof DmaBuf)) {
     const source: Source = { kind: 'file', file: task.fileMemory(fd), firstPage };
-    return slice(context, task, { source, offset, length, prot });
+    return slice({ context, task, source }, offset, length, prot);
   }
   if (BigInt(file.size) <= start + length - 1n || length / PAGE >= MAX_DMABUF_PAGES) {
     throw new Errno(
@@ -66,12 +66,8 @@ export function filePages(
       `${hex(length)} bytes from ${hex(start)} reach beyond the dma-buf of ${hex(file.size)} bytes`,
     );
   }
-  const made = slice(context, task, {
-    source: { kind: 'dmabuf', buffer: file, firstPage },
-    offset,
-    length,
-    prot,
-  });
+  const source: Source = { kind: 'dmabuf', buffer: file, firstPage };
+  const made = slice({ context, task, source }, offset, length, prot);
   try {
     file.attach(made.pages);
   } catch (error) {
@@ -81,29 +77,23 @@ export function filePages(
   return made;
 }
 
+/** @param offset of the first byte in the first page */
 function slice(
-  context: Context,
-  task: Task,
-  what: {
-    readonly source: Source;
-    readonly offset: number;
-    readonly length: bigint;
-    readonly prot: number;
-  },
+  from: { readonly context: Context; readonly task: Task; readonly source: Source },
+  offset: number,
+  length: bigint,
+  prot: number,
 ): Slice {
-  const { source, offset, length, prot } = what;
+  const { context, task, source } = from;
   if (length > MAX_LENGTH || length === 0n) {
     throw new Errno('EINVAL', `length ${hex(length)} is not possible`);
   }
   const { environment } = context;
   environment.faults.alloc('page set');
   const count = pageOf(length) + Math.ceil((offsetOf(length) + offset) / PAGE_SIZE);
-  const payer = payerOf(task, context.accountMode);
-  const pages = new Pages(environment, {
-    source,
-    count,
-    writable: (prot & PROT_WRITE) !== 0,
-    payer,
-  });
-  return { pages, start: { index: 0, offset }, length };
+  const payer = payerOf(task, context.accountMode, context.payer);
+  context.payer = payer;
+  const writable = (prot & PROT_WRITE) !== 0;
+  const pages = new Pages(environment, source, { count, writable, payer });
+  return { pages, index: 0, offset, length };
 }

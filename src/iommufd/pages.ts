@@ -34,7 +34,6 @@ export type Pinning = {
 };
 
 export type PagesOptions = {
-  readonly source: Source;
   /** number of pages */
   readonly count: number;
   readonly writable: boolean;
@@ -43,6 +42,9 @@ export type PagesOptions = {
 
 /** Pages [first, last] of a set with the same users. */
 type Pin = { first: number; last: number; users: number; runs: FrameRun[] };
+
+// Most page sets are pinned by one range or not at all: an empty list of each one's own would double what it costs.
+const NO_PINS: readonly Pin[] = [];
 
 /** Part of a pinned range in one run of frames. */
 export type Piece = {
@@ -65,15 +67,15 @@ export class Pages {
   readonly fills: Set<{ unmapDomains(): void }> | undefined;
   #revoked = false;
   readonly #pinning: Pinning;
-  #pins: Pin[] = [];
+  #pins: readonly Pin[] = NO_PINS;
 
-  constructor(pinning: Pinning, options: PagesOptions) {
+  constructor(pinning: Pinning, source: Source, options: PagesOptions) {
     this.#pinning = pinning;
-    this.source = options.source;
+    this.source = source;
     this.count = options.count;
     this.writable = options.writable;
     this.payer = options.payer;
-    this.fills = options.source.kind === 'dmabuf' ? new Set() : undefined;
+    this.fills = source.kind === 'dmabuf' ? new Set() : undefined;
   }
 
   get(): this {
@@ -85,11 +87,12 @@ export class Pages {
     this.users--;
     if (this.users > 0) return;
     if (this.#pins.length > 0) throw new Error('a page set is freed with pages pinned');
-    if (this.source.kind === 'dmabuf') this.source.buffer.detach(this);
+    if (this.isDmaBuf && this.source.kind === 'dmabuf') this.source.buffer.detach(this);
   }
 
   get isDmaBuf(): boolean {
-    return this.source.kind === 'dmabuf';
+    // Not asked of the source: among a million page sets each further object costs as much as all the rest.
+    return this.fills !== undefined;
   }
 
   /** The exporter of the dma-buf withdrew the memory; the set stays in place, without memory, for good. */
@@ -204,7 +207,7 @@ export class Pages {
     if (this.#pins.length === 0) {
       const pin = this.#pin(first, last);
       pin.users = 1;
-      this.#pins.push(pin);
+      this.#pins = [pin];
       return last - first + 1;
     }
     const fresh = this.#pinMissing(first, last);
@@ -222,7 +225,7 @@ export class Pages {
       only.users--;
       if (only.users > 0) return 0;
       this.#unpin(only);
-      this.#pins.pop();
+      this.#pins = NO_PINS;
       return last - first + 1;
     }
     let removed = 0;
@@ -333,7 +336,7 @@ export class Pages {
       }
       start += run.count;
     }
-    this.#pins.splice(
+    this.#pins = this.#pins.toSpliced(
       at,
       1,
       { first: pin.first, last: index - 1, users: pin.users, runs: low },

@@ -4,7 +4,7 @@
  * After drivers/iommu/iommufd/vfio_compat.c.
  */
 import { Errno } from '../base/errno.ts';
-import { MAX_ADDRESS, firstOf, hex, lastOf } from '../base/position.ts';
+import { ByteCount, MAX_ADDRESS, firstOf, hex, lastOf } from '../base/position.ts';
 import type { Fields, Static, Struct } from '../base/struct.ts';
 import type { Task } from '../base/task.ts';
 import { PROT_READ, PROT_WRITE } from '../iommu/page-table.ts';
@@ -180,7 +180,7 @@ function unmapDma(context: Context, task: Task, argument: bigint): number {
   const unmap = copyArgument(struct, 'size', { task, argument });
   refuseFlags(unmap.flags, vfio.VFIO_DMA_UNMAP_FLAG_ALL);
   const { iopt } = compatIoas(context);
-  const removed = { bytes: 0n };
+  const removed = new ByteCount();
   const all = (unmap.flags & vfio.VFIO_DMA_UNMAP_FLAG_ALL) !== 0;
   if (all && (unmap.iova !== 0n || unmap.size !== 0n)) {
     throw new Errno('EINVAL', 'UNMAP_ALL goes with iova 0 and size 0');
@@ -194,7 +194,7 @@ function unmapDma(context: Context, task: Task, argument: bigint): number {
     else iopt.unmap(unmap.iova, lastByte(unmap.iova, unmap.size), removed);
   } finally {
     // The size is told also where the call fails.
-    unmap.size = removed.bytes;
+    unmap.size = removed.total;
     const bytes = new Uint8Array(struct.size);
     struct.encode(unmap, bytes);
     task.memory.copyOut(argument, bytes.subarray(0, struct.endOf('size')));
