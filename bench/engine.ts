@@ -95,9 +95,8 @@ class Space {
     this.iopt.map([slice], { iova, prot: RW });
   }
 
-  /** Page `index` of the client's buffer. */
-  mapPage(iova: bigint, index: number): void {
-    this.map(iova, BUFFER + BigInt(index) * PAGE, PAGE);
+  mapPage(iova: bigint, address: bigint): void {
+    this.map(iova, address, PAGE);
   }
 
   unmapPage(iova: bigint): void {
@@ -105,9 +104,15 @@ class Space {
   }
 
   fill(pages: readonly number[]): this {
-    for (const [index, page] of pages.entries()) this.mapPage(BigInt(page) * PAGE, index);
+    for (const [index, page] of pages.entries())
+      this.mapPage(BigInt(page) * PAGE, bufferPage(index));
     return this;
   }
+}
+
+/** Address of a page of the client's buffer. */
+function bufferPage(index: number): bigint {
+  return BUFFER + BigInt(index) * PAGE;
 }
 
 function attach(iopt: IoPagetable): WideDomain {
@@ -128,14 +133,16 @@ function unmapAndMap(withDomain: boolean): Figure[] {
     const plain = new Map(pages.map((page) => [page, page]));
     const next = numbers(2);
     const chosen = Int32Array.from({ length: OPERATIONS }, () => next() % size);
+    // As a decoded struct holds them.
     const iovas = Array.from(chosen, (index) => BigInt(pages[index] ?? 0) * PAGE);
+    const addresses = Array.from(chosen, bufferPage);
     const timed = compare(
       {
         subject: (from, to) => {
           for (let i = from; i < to; i++) {
             const iova = iovas[i] ?? 0n;
             space.unmapPage(iova);
-            space.mapPage(iova, chosen[i] ?? 0);
+            space.mapPage(iova, addresses[i] ?? 0n);
           }
           return space.iopt.areas.size;
         },

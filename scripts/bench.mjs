@@ -1,5 +1,6 @@
-// npm run bench [-- NAME…] [--json]: runs the benchmarks of bench/ (those whose file name contains a NAME), each file in a
-// process of its own, and prints each figure beside its promise. Exit status 1 when a promise is missed.
+// npm run bench [-- NAME…] [--json]: runs the benchmarks of bench/ (those of files whose name contains a NAME), each in a
+// process of its own, because what one leaves behind (compiled code, the heap) changes what the next one measures, and
+// prints each figure beside its promise. Exit status 1 when a promise is missed.
 import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -9,10 +10,10 @@ const folder = join(dirname(fileURLToPath(import.meta.url)), '..', 'dist', 'benc
 const json = process.argv.includes('--json');
 const one = process.argv.indexOf('--one');
 
-if (one === -1) runAll();
-else await runOne(process.argv[one + 1]);
+if (one === -1) await runAll();
+else await runOne(process.argv[one + 1], Number(process.argv[one + 2]));
 
-function runAll() {
+async function runAll() {
   const wanted = process.argv.slice(2).filter((argument) => !argument.startsWith('--'));
   const files = readdirSync(folder)
     .filter((name) => name.endsWith('.js') && !name.endsWith('.test.js') && name !== 'measure.js')
@@ -25,20 +26,23 @@ function runAll() {
   const rows = [];
   let broken = false;
   for (const file of files) {
-    const child = spawnSync(
-      process.execPath,
-      ['--expose-gc', fileURLToPath(import.meta.url), '--one', join(folder, file)],
-      { stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', maxBuffer: 2 ** 26 },
-    );
-    const lines = child.stdout.split('\n').filter((line) => line.startsWith('{'));
-    rows.push(...lines.map((line) => ({ file: basename(file, '.js'), ...JSON.parse(line) })));
-    if (child.status !== 0) {
-      broken = true;
-      console.error(
-        `${basename(file, '.js')}: the benchmark ended with ${child.status ?? child.signal}`,
+    const path = join(folder, file);
+    for (const index of (await benchesOf(path)).keys()) {
+      const child = spawnSync(
+        process.execPath,
+        ['--expose-gc', fileURLToPath(import.meta.url), '--one', path, String(index)],
+        { stdio: ['ignore', 'pipe', 'inherit'], encoding: 'utf8', maxBuffer: 2 ** 26 },
       );
+      const lines = child.stdout.split('\n').filter((line) => line.startsWith('{'));
+      rows.push(...lines.map((line) => ({ file: basename(file, '.js'), ...JSON.parse(line) })));
+      if (child.status !== 0) {
+        broken = true;
+        console.error(
+          `${basename(file, '.js')}: the benchmark ended with ${child.status ?? child.signal}`,
+        );
+      }
+      if (!json) for (const line of lines) print(JSON.parse(line));
     }
-    if (!json) for (const line of lines) print(JSON.parse(line));
   }
   if (json) console.log(JSON.stringify(rows, undefined, 2));
   const missed = rows.filter(isMissed);
@@ -46,14 +50,16 @@ function runAll() {
   process.exit(missed.length > 0 || broken ? 1 : 0);
 }
 
-async function runOne(path) {
+async function benchesOf(path) {
   const { benches } = await import(pathToFileURL(path).href);
-  if (!Array.isArray(benches)) return;
-  for (const bench of benches) {
-    const result = await bench.run();
-    const rows = Array.isArray(result) ? result : [{ name: bench.name, skip: result.skip }];
-    for (const row of rows) console.log(JSON.stringify(row));
-  }
+  return Array.isArray(benches) ? benches : [];
+}
+
+async function runOne(path, index) {
+  const bench = (await benchesOf(path))[index];
+  const result = await bench.run();
+  const rows = Array.isArray(result) ? result : [{ name: bench.name, skip: result.skip }];
+  for (const row of rows) console.log(JSON.stringify(row));
 }
 
 function isMissed(row) {
