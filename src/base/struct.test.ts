@@ -92,11 +92,18 @@ test('Union.write() of a short member keeps the bytes beyond it', () => {
   assert.equal(value.read('wide'), 0x0000_0000_ffff_ff00n);
 });
 
-test('a decoded union is a copy, not a window', () => {
-  const bytes = new Uint8Array(tagged.size);
-  const value = tagged.decode(bytes);
-  bytes.fill(0xff);
-  assert.equal(value.u.read('wide'), 0n);
+test('a decoded union is a window on its bytes, and encodes into others', () => {
+  const bytes = new Uint8Array(tagged.size + 5);
+  const value = tagged.decode(bytes, 5);
+  value.u.write('wide', 7n);
+  assert.equal(tagged.decode(bytes, 5).u.read('wide'), 7n);
+  for (const offset of [0, 5, 9]) {
+    const others = new Uint8Array(tagged.size + offset);
+    tagged.encode(value, others, offset);
+    assert.equal(tagged.decode(others, offset).u.read('wide'), 7n);
+  }
+  tagged.encode(value, bytes, 5);
+  assert.equal(tagged.decode(bytes, 5).u.read('wide'), 7n);
 });
 
 const whole = { u8: 0xff, u16: 0xffff, u32: 0xffff_ffff };

@@ -113,25 +113,44 @@ export function array<T>(element: FieldType<T>, count: number): ArrayType<T> {
   };
 }
 
-/** The bytes of a union, decoded only when somebody says which member they are. */
+/**
+ * The bytes of a union, decoded only when somebody says which member they are. It is a window on the bytes that it was
+ * decoded from: what is written to it is written there.
+ */
 export class Union<M extends Fields = Fields> {
   readonly members: M;
-  /** The bytes themselves, not a copy. */
-  readonly bytes: Uint8Array;
+  readonly #view: DataView;
+  readonly #offset: number;
+  readonly #size: number;
 
-  constructor(members: M, bytes: Uint8Array) {
+  constructor(members: M, view: DataView, { offset, size }: { offset: number; size: number }) {
     this.members = members;
-    this.bytes = bytes;
+    this.#view = view;
+    this.#offset = offset;
+    this.#size = size;
+  }
+
+  /** The bytes themselves, not a copy. */
+  get bytes(): Uint8Array {
+    return new Uint8Array(this.#view.buffer, this.#view.byteOffset + this.#offset, this.#size);
   }
 
   /** The bytes read as `member`. */
   read<K extends keyof M & string>(member: K): Static<M[K]> {
-    return this.#type(member).read(viewOf(this.bytes), 0) as Static<M[K]>;
+    return this.#type(member).read(this.#view, this.#offset) as Static<M[K]>;
   }
 
   /** Makes `member` the content; bytes beyond the member stay. */
   write<K extends keyof M & string>(member: K, value: Static<M[K]>): void {
-    this.#type(member).write(value, viewOf(this.bytes), 0);
+    this.#type(member).write(value, this.#view, this.#offset);
+  }
+
+  /** Copies the bytes into a struct that is encoded; nothing to do where they are its own. */
+  copyTo(view: DataView, offset: number): void {
+    if (view.buffer === this.#view.buffer && offset === this.#offset) {
+      if (view.byteOffset === this.#view.byteOffset) return;
+    }
+    new Uint8Array(view.buffer, view.byteOffset + offset, this.#size).set(this.bytes);
   }
 
   #type(member: string): FieldType<unknown> {
@@ -146,7 +165,7 @@ export type UnionType<M extends Fields> = FieldType<Union<M>> & {
   readonly members: M;
 };
 
-/** An anonymous union. Decodes to a {@link Union}, a copy of the bytes. */
+/** An anonymous union. Decodes to a {@link Union}. */
 export function union<M extends Fields>(members: M): UnionType<M> {
   const types = Object.values(members);
   const align = Math.max(...types.map((type) => type.align));
@@ -156,16 +175,11 @@ export function union<M extends Fields>(members: M): UnionType<M> {
     members,
     size,
     align,
-    // Byte by byte: for the few bytes of a union, views and slices cost ten times as much.
-    read: (view, offset) => {
-      const bytes = new Uint8Array(size);
-      for (let i = 0; i < size; i++) bytes[i] = view.getUint8(offset + i);
-      return new Union(members, bytes);
+    read: (view, offset) => new Union(members, view, { offset, size }),
+    write: (value, view, offset) => {
+      value.copyTo(view, offset);
     },
-    write: ({ bytes }, view, offset) => {
-      for (let i = 0; i < size; i++) view.setUint8(offset + i, bytes[i] ?? 0);
-    },
-    zero: () => new Union(members, new Uint8Array(size)),
+    zero: () => new Union(members, new DataView(new ArrayBuffer(size)), { offset: 0, size }),
   };
 }
 

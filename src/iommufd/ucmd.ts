@@ -8,6 +8,7 @@
  * After iommufd_fops_ioctl of drivers/iommu/iommufd/main.c and copy_struct_from_user of include/linux/uaccess.h.
  */
 import { Errno } from '../base/errno.ts';
+import { PAGE_BYTES, offsetOf } from '../base/position.ts';
 import type { Fields, Static, Struct } from '../base/struct.ts';
 import type { Task } from '../base/task.ts';
 import type { IoctlSpec } from '../uapi/ioctls.ts';
@@ -45,13 +46,27 @@ export function op<F extends Fields>(
   spec: IoctlSpec<F>,
   handler: (ucmd: Ucmd<Static<Struct<F>>>) => number | undefined,
 ): Op {
+  // One call at a time, and nothing of its struct outlives it: making a buffer each time costs a tenth of a call.
+  const buffer = new Buffered(spec.struct.size);
   return {
     spec: spec,
     execute: (context, task, argument) => {
       if (task.record !== undefined) task.record.call = spec.name;
-      return handler(new Call(spec, context, task, argument)) ?? 0;
+      return handler(new Call(spec, buffer, { context, task, address: argument })) ?? 0;
     },
   };
+}
+
+/** Where the struct of a call lies. */
+class Buffered {
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+
+  constructor(size: number) {
+    const buffer = new ArrayBuffer(size);
+    this.bytes = new Uint8Array(buffer);
+    this.view = new DataView(buffer);
+  }
 }
 
 class Call<F extends Fields> implements Ucmd<Static<Struct<F>>> {
@@ -61,53 +76,62 @@ class Call<F extends Fields> implements Ucmd<Static<Struct<F>>> {
   readonly #spec: IoctlSpec<F>;
   readonly #address: bigint;
   readonly #userSize: number;
-  readonly #bytes: Uint8Array;
+  readonly #buffer: Buffered;
 
-  constructor(spec: IoctlSpec<F>, context: Context, task: Task, address: bigint) {
+  constructor(
+    spec: IoctlSpec<F>,
+    buffer: Buffered,
+    from: { readonly context: Context; readonly task: Task; readonly address: bigint },
+  ) {
+    const { context, task, address } = from;
     this.#spec = spec;
     this.context = context;
     this.task = task;
     this.#address = address;
-    const bytes = new Uint8Array(spec.struct.size);
-    this.#userSize = copyStruct(spec, task, address, bytes);
-    this.#bytes = bytes;
+    this.#buffer = buffer;
+    this.#userSize = copyStruct(spec, task, address, buffer);
     if (task.record !== undefined) {
       task.record.struct = spec.struct;
-      task.record.input = bytes.slice();
+      task.record.input = buffer.bytes.slice();
     }
-    this.cmd = spec.struct.decode(bytes);
+    this.cmd = spec.struct.decode(buffer.view);
   }
 
   readonly respond = (): void => {
     const { struct } = this.#spec;
-    struct.encode(this.cmd, this.#bytes);
+    const { bytes, view } = this.#buffer;
+    struct.encode(this.cmd, view);
     const known = Math.min(this.#userSize, struct.size);
     this.task.memory.copyOut(
       this.#address,
-      known === struct.size ? this.#bytes : this.#bytes.subarray(0, known),
+      known === struct.size ? bytes : bytes.subarray(0, known),
     );
-    if (this.task.record !== undefined) this.task.record.output = this.#bytes.slice();
+    if (this.task.record !== undefined) this.task.record.output = bytes.slice();
   };
 
   respondField(field: string): void {
     const { struct } = this.#spec;
-    struct.encode(this.cmd, this.#bytes);
+    const { bytes, view } = this.#buffer;
+    struct.encode(this.cmd, view);
     const offset = struct.offsetOf(field);
-    const bytes = this.#bytes.subarray(offset, struct.endOf(field));
-    this.task.memory.copyOut(this.#address + BigInt(offset), bytes);
-    if (this.task.record !== undefined) this.task.record.output = this.#bytes.slice();
+    this.task.memory.copyOut(
+      this.#address + BigInt(offset),
+      bytes.subarray(offset, struct.endOf(field)),
+    );
+    if (this.task.record !== undefined) this.task.record.output = bytes.slice();
   }
 }
 
 /**
- * Fills `bytes` with the client's struct, zero-extended.
+ * Fills the buffer with the client's struct, zero-extended.
  * @returns the size that the client gave; EFAULT, EINVAL (too short), E2BIG (something unknown in the rest)
  */
-function copyStruct(spec: Layout, task: Task, address: bigint, bytes: Uint8Array): number {
+function copyStruct(spec: Layout, task: Task, address: bigint, buffer: Buffered): number {
+  const { bytes, view } = buffer;
   const whole = tryCopy(task, address, bytes);
   // A struct that ends before unreadable memory is fine: only then does its size say how much to read.
   if (!whole) task.memory.copyIn(address, bytes.subarray(0, 4));
-  const userSize = new DataView(bytes.buffer).getUint32(0, true);
+  const userSize = view.getUint32(0, true);
   if (userSize < spec.minSize) {
     throw new Errno(
       'EINVAL',
@@ -132,19 +156,26 @@ function tryCopy(task: Task, address: bigint, bytes: Uint8Array): boolean {
   }
 }
 
+/** Something in the rest is E2BIG, unless unreadable memory comes before it: EFAULT. After check_zeroed_user. */
 function checkZero(
   spec: Layout,
   task: Task,
   rest: { readonly from: bigint; readonly length: number },
 ): void {
-  for (let done = 0; done < rest.length; done += CHUNK) {
-    const bytes = new Uint8Array(Math.min(CHUNK, rest.length - done));
-    task.memory.copyIn(rest.from + BigInt(done), bytes);
+  for (let done = 0; done < rest.length;) {
+    const from = rest.from + BigInt(done);
+    let bytes = new Uint8Array(Math.min(CHUNK, rest.length - done));
+    if (!tryCopy(task, from, bytes)) {
+      // What lies before the unreadable page counts first.
+      bytes = bytes.subarray(0, PAGE_BYTES - offsetOf(from));
+      task.memory.copyIn(from, bytes);
+    }
     if (bytes.some((byte) => byte !== 0)) {
       throw new Errno(
         'E2BIG',
         `there is something beyond the ${spec.struct.size} bytes of ${spec.name} that are known`,
       );
     }
+    done += bytes.length;
   }
 }

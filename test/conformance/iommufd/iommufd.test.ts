@@ -193,3 +193,24 @@ engineTest('iommufd.vfio_ioas', (s) => {
   s.destroy(ioas);
   refuses('ENODEV', () => s.ioctl('IOMMU_VFIO_IOAS', { op: get }));
 });
+
+engineTest(
+  'check_zeroed_user: a tail is read in order, unreadable memory counts from where it is',
+  (s) => {
+    const first = s.client.allocate(64);
+    const hole = first + 64n * PAGE;
+    const { number, struct } = IOMMUFD_IOCTLS.IOMMU_IOAS_ALLOC;
+    const call = (address: bigint, bytes: number, byteAt?: bigint): number => {
+      const size = new Uint8Array(struct.size);
+      new DataView(size.buffer).setUint32(0, bytes, true);
+      s.client.memory.copyOut(address, size);
+      if (byteAt !== undefined) s.client.memory.copyOut(byteAt, Uint8Array.of(1));
+      return s.client.ioctl(s.fd, number, address);
+    };
+    const start = hole - PAGE + 100n;
+    refuses('EFAULT', () => call(first, 1 << 20));
+    refuses('EFAULT', () => call(start, 8192));
+    assert.equal(call(hole - 64n, 64), 0);
+    refuses('E2BIG', () => call(start, 8192, hole - 1n));
+  },
+);
