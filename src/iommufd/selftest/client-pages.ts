@@ -1,24 +1,48 @@
 /**
- * What lies behind an address of the caller, as the test driver asks with get_user_pages.
+ * What lies behind addresses of the caller, as the test driver asks with get_user_pages.
  */
-import type { Backing, Task } from '../../base/task.ts';
+import { Errno } from '../../base/errno.ts';
+import type { PageRun, Task } from '../../base/task.ts';
 import { pfnOf, type PhysicalMemory } from '../../machine/memory.ts';
 
-/** Number of the frame behind a page of the caller; EFAULT. */
-export function pfnAt(physical: PhysicalMemory, task: Task, page: number): number {
-  const [run] = task.memory.resolve(page, 1, false);
-  if (run === undefined) throw new Error('nothing was resolved');
-  const [frames] = physical.frames(run);
-  if (frames === undefined) throw new Error('no frame was numbered');
-  return pfnOf(frames, frames.page);
+/** Consecutive pages of the caller. */
+export type ClientPages = { readonly first: number; readonly count: number };
+
+/**
+ * The memory behind pages of the caller, one page each, in order; EFAULT at the first page that is not there, after those
+ * before it were told.
+ */
+export function* pagesAt(task: Task, pages: ClientPages): Generator<PageRun> {
+  for (const { backing, page, count } of runsAt(task, pages)) {
+    for (let i = 0; i < count; i++) yield { backing, page: page + i, count: 1 };
+  }
 }
 
-/** The page of memory behind a page of the caller; EFAULT. */
-export function pageAt(
+/** Numbers of the frames behind pages of the caller, in order; EFAULT as {@link pagesAt}. */
+export function* pfnsAt(
+  physical: PhysicalMemory,
   task: Task,
-  page: number,
-): { readonly backing: Backing; readonly page: number } {
-  const [run] = task.memory.resolve(page, 1, false);
-  if (run === undefined) throw new Error('nothing was resolved');
-  return run;
+  pages: ClientPages,
+): Generator<number> {
+  for (const run of runsAt(task, pages)) {
+    for (const frames of physical.frames(run)) {
+      for (let i = 0; i < frames.count; i++) yield pfnOf(frames, frames.page + i);
+    }
+  }
+}
+
+// Asking for all at once is one look at the process instead of one for each page; where that fails, it is not known how
+// far it would have come.
+function* runsAt(task: Task, { first, count }: ClientPages): Generator<PageRun> {
+  let runs: readonly PageRun[];
+  try {
+    runs = task.memory.resolve(first, count, false);
+  } catch (error) {
+    if (!(error instanceof Errno)) throw error;
+    for (let page = first; page < first + count; page++) {
+      yield* task.memory.resolve(page, 1, false);
+    }
+    return;
+  }
+  yield* runs;
 }

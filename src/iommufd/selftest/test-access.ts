@@ -4,13 +4,14 @@
  * After the access part of drivers/iommu/iommufd/selftest.c.
  */
 import { Errno } from '../../base/errno.ts';
-import { PAGE_BYTES, hex, pageOf } from '../../base/position.ts';
+import { PAGE_BYTES, addressOf, hex, pageOf } from '../../base/position.ts';
 import type { Task } from '../../base/task.ts';
+import type { PhysicalMemory } from '../../machine/memory.ts';
 import * as uapi from '../../uapi/iommufd-test.ts';
 import { pfnsOf } from '../pages.ts';
 import { AccessFile } from './access-file.ts';
 import { syzkallerIova } from './syzkaller.ts';
-import { pfnAt } from './client-pages.ts';
+import { pfnsAt } from './client-pages.ts';
 import type { TestCmd } from './test-cmd.ts';
 
 const MAX_LENGTH = 16n * 1024n * 1024n;
@@ -122,13 +123,17 @@ function actualIova(file: AccessFile, iova: bigint, flags: number): bigint {
 
 /** EBADE unless the pinned frames are those of the caller's pages from `first` on. */
 function comparePages(
-  physical: Parameters<typeof pfnAt>[0],
+  physical: PhysicalMemory,
   task: Task,
   { first, pfns }: { readonly first: bigint; readonly pfns: readonly number[] },
 ): void {
-  pfns.forEach((pfn, i) => {
-    const address = BigInt.asUintN(64, first + PAGE * BigInt(i));
-    if (pfnAt(physical, task, pageOf(address)) === pfn) return;
-    throw new Errno('EBADE', `the page at ${hex(address)} is not the one that was pinned`);
-  });
+  const firstPage = pageOf(BigInt.asUintN(64, first));
+  let done = 0;
+  for (const pfn of pfnsAt(physical, task, { first: firstPage, count: pfns.length })) {
+    if (pfn !== pfns[done]) {
+      const address = addressOf(firstPage + done, 0);
+      throw new Errno('EBADE', `the page at ${hex(address)} is not the one that was pinned`);
+    }
+    done++;
+  }
 }

@@ -8,7 +8,7 @@ import { MAX_ADDRESS, PAGE_BYTES, hex, offsetOf, pageOf, spanOf } from '../../ba
 import type { Task } from '../../base/task.ts';
 import { HwptNested, HwptPaging } from '../hw-pagetable.ts';
 import { Ioas, lastByte } from '../ioas.ts';
-import { pageAt, pfnAt } from './client-pages.ts';
+import { pagesAt, pfnsAt } from './client-pages.ts';
 import { MockNestedDomain } from './mock-nested.ts';
 import { MockPagingDomain } from './mock-iommu.ts';
 import type { TestCmd } from './test-cmd.ts';
@@ -44,32 +44,47 @@ export function checkMap({ context, task, cmd }: TestCmd): undefined {
   const step = BigInt(domain.minPageSize);
   refuseUnaligned([iova, length, uptr], step);
   refuseWrap(uptr, length);
-  for (let done = 0n; done < length; done += step) {
-    const address = BigInt.asUintN(64, uptr + done);
-    const at = BigInt.asUintN(64, iova + done);
-    const wanted =
-      pfnAt(context.environment.physical, task, pageOf(address)) * PAGE_BYTES + offsetOf(address);
-    const found = domain.table.translate(pageOf(at), offsetOf(at));
-    if (found === wanted) continue;
-    const leads = found === -1 ? 'nowhere' : `to ${hex(found)}`;
-    throw new Errno(
-      'EINVAL',
-      `IOVA ${hex(at)} leads ${leads}, the page at ${hex(address)} is ${hex(wanted)}`,
-    );
+  if (length === 0n) return;
+  const first = pageOf(uptr);
+  const pages = { first, count: pageOf(uptr + length - 1n) - first + 1 };
+  let done = 0n;
+  for (const pfn of pfnsAt(context.environment.physical, task, pages)) {
+    // The domain's pages may be smaller than the memory's.
+    do {
+      const at = BigInt.asUintN(64, iova + done);
+      checkTranslation(domain, at, { address: uptr + done, pfn });
+      done += step;
+    } while (done < length && offsetOf(uptr + done) !== 0);
   }
+}
+
+function checkTranslation(
+  domain: MockPagingDomain,
+  iova: bigint,
+  { address, pfn }: { readonly address: bigint; readonly pfn: number },
+): void {
+  const wanted = pfn * PAGE_BYTES + offsetOf(address);
+  const found = domain.table.translate(pageOf(iova), offsetOf(iova));
+  if (found === wanted) return;
+  const leads = found === -1 ? 'nowhere' : `to ${hex(found)}`;
+  throw new Errno(
+    'EINVAL',
+    `IOVA ${hex(iova)} leads ${leads}, the page at ${hex(address)} is ${hex(wanted)}`,
+  );
 }
 
 export function checkRefs({ context, task, cmd }: TestCmd): undefined {
   const { length, uptr, refs } = cmd.u.read('check_refs');
   refuseUnaligned([length, uptr], PAGE);
   refuseWrap(uptr, length);
-  for (let done = 0n; done < length; done += PAGE) {
-    const { backing, page } = pageAt(task, pageOf(uptr + done));
+  let address = uptr;
+  for (const { backing, page } of pagesAt(task, { first: pageOf(uptr), count: pageOf(length) })) {
     // Counts of huge pages say nothing about one of their parts.
-    if (backing.unit !== 1) continue;
-    const count = context.environment.physical.pinCount(backing, page);
-    if (count === refs) continue;
-    throw new Errno('EIO', `the page at ${hex(uptr + done)} is pinned ${count} times, not ${refs}`);
+    const count = backing.unit === 1 ? context.environment.physical.pinCount(backing, page) : refs;
+    if (count !== refs) {
+      throw new Errno('EIO', `the page at ${hex(address)} is pinned ${count} times, not ${refs}`);
+    }
+    address += PAGE;
   }
 }
 
