@@ -1,5 +1,5 @@
 /** Other processes: their memory, mappings, limits and end. Answers are values or negative errnos. */
-import { allocate, type Block } from './arena.ts';
+import { allocate } from './arena.ts';
 import { sys, sys6 } from './libc.ts';
 import { NR } from './numbers.ts';
 
@@ -108,8 +108,79 @@ const NAME_SIZE = 512;
 const READABLE = 1;
 const WRITABLE = 2;
 const SHARED = 8;
+/** what the high half of a 64-bit word counts */
+const WORD = 2 ** 32;
 
-let query: Block | undefined;
+type Query = { readonly address: number; readonly bytes: Uint8Array; readonly words: Uint32Array };
+
+let query: Query | undefined;
+
+function queryBlock(): Query {
+  if (query !== undefined) return query;
+  const { address, bytes } = allocate(QUERY_SIZE + NAME_SIZE);
+  query = {
+    address,
+    bytes,
+    words: new Uint32Array(bytes.buffer, bytes.byteOffset, QUERY_SIZE / 4),
+  };
+  return query;
+}
+
+/** Fills a struct procmap_query; without a name the kernel wants no room for one. @returns 0 or the negative errno */
+function ask(maps: number, at: number, nameSize: number): number {
+  const { address, words } = queryBlock();
+  words.fill(0);
+  words[0] = QUERY_SIZE;
+  words[4] = at >>> 0;
+  words[5] = Math.floor(at / WORD);
+  if (nameSize > 0) {
+    words[20] = nameSize;
+    words[22] = (address + QUERY_SIZE) >>> 0;
+    words[23] = Math.floor((address + QUERY_SIZE) / WORD);
+  }
+  return sys6(NR.ioctl, maps, PROCMAP_QUERY, address, 0, 0, 0);
+}
+
+function wordAt(words: Uint32Array, index: number): number {
+  return (words[index] ?? 0) + (words[index + 1] ?? 0) * WORD;
+}
+
+/** A mapping as the kernel told it. Its name is asked for only when somebody wants it: finding a path takes time. */
+class AnsweredMapping implements Mapping {
+  readonly start: number;
+  readonly end: number;
+  readonly readable: boolean;
+  readonly writable: boolean;
+  readonly shared: boolean;
+  readonly offset: number;
+  readonly inode: number;
+  readonly device: number;
+  readonly pageSize: number;
+  readonly #maps: number;
+
+  constructor(maps: number, words: Uint32Array) {
+    const flags = words[10] ?? 0;
+    this.start = wordAt(words, 6);
+    this.end = wordAt(words, 8);
+    this.readable = (flags & READABLE) !== 0;
+    this.writable = (flags & WRITABLE) !== 0;
+    this.shared = (flags & SHARED) !== 0;
+    this.offset = wordAt(words, 14);
+    this.inode = wordAt(words, 16);
+    this.device = deviceNumber(words[18] ?? 0, words[19] ?? 0);
+    this.pageSize = wordAt(words, 12);
+    this.#maps = maps;
+  }
+
+  /** '' where the address shows something else by now. */
+  get name(): string {
+    if (ask(this.#maps, this.start, NAME_SIZE) < 0) return '';
+    const { bytes, words } = queryBlock();
+    if (wordAt(words, 16) !== this.inode) return '';
+    const length = Math.max(0, (words[20] ?? 0) - 1);
+    return Buffer.from(bytes.slice(QUERY_SIZE, QUERY_SIZE + length)).toString();
+  }
+}
 
 /**
  * The mapping that holds an address, asked of an open /proc/PID/maps (which stays with the address space it was opened on).
@@ -117,30 +188,9 @@ let query: Block | undefined;
  * kernel that cannot be asked (before Linux 6.11)
  */
 export function queryMapping(maps: number, address: number): Mapping | undefined | number {
-  query ??= allocate(QUERY_SIZE + NAME_SIZE);
-  const { view, bytes } = query;
-  bytes.fill(0, 0, QUERY_SIZE);
-  view.setBigUint64(0, BigInt(QUERY_SIZE), true);
-  view.setBigUint64(16, BigInt(address), true);
-  view.setUint32(80, NAME_SIZE, true);
-  view.setBigUint64(88, BigInt(query.address + QUERY_SIZE), true);
-  const result = sys(NR.ioctl, maps, PROCMAP_QUERY, query.address);
+  const result = ask(maps, address, 0);
   if (result === -2) return undefined;
-  if (result < 0) return result;
-  const flags = Number(view.getBigUint64(40, true));
-  const nameLength = view.getUint32(80, true);
-  return {
-    start: Number(view.getBigUint64(24, true)),
-    end: Number(view.getBigUint64(32, true)),
-    readable: (flags & READABLE) !== 0,
-    writable: (flags & WRITABLE) !== 0,
-    shared: (flags & SHARED) !== 0,
-    offset: Number(view.getBigUint64(56, true)),
-    inode: Number(view.getBigUint64(64, true)),
-    device: deviceNumber(view.getUint32(72, true), view.getUint32(76, true)),
-    pageSize: Number(view.getBigUint64(48, true)),
-    name: Buffer.from(bytes.slice(QUERY_SIZE, QUERY_SIZE + Math.max(0, nameLength - 1))).toString(),
-  };
+  return result < 0 ? result : new AnsweredMapping(maps, queryBlock().words);
 }
 
 /** One line of /proc/PID/maps; undefined for what is none. */

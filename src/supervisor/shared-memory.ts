@@ -76,9 +76,9 @@ export class SharedMemory implements Backing {
   }
 
   /** Pages of it exist in memory alone (tmpfs, hugetlbfs). */
-  inMemory(name: string): boolean {
+  inMemory(name: () => string): boolean {
     if (this.held) return this.#inMemory;
-    return /^\/(dev\/zero|memfd:|SYSV|dev\/shm\/|anon_hugepage)/.test(name);
+    return /^\/(dev\/zero|memfd:|SYSV|dev\/shm\/|anon_hugepage)/.test(name());
   }
 
   /** Takes over a descriptor of the file. */
@@ -181,13 +181,13 @@ export class SharedMemories {
     mapping: Mapping,
     { page, count, write }: { page: number; count: number; write: boolean },
   ): PageRun {
-    const backing = this.#backing(mapping.device, mapping.inode, {
+    const backing = this.#backing(mapping.device, mapping.inode, () => ({
       name: nameOf(mapping.name),
       unit: mapping.pageSize / PAGE_BYTES,
-    });
+    }));
     backing.seenIn(space, mapping);
     if (!backing.held || (mapping.writable && !backing.writable)) acquire(backing, space, mapping);
-    if (write && !backing.inMemory(mapping.name)) {
+    if (write && !backing.inMemory(() => mapping.name)) {
       // FOLL_LONGTERM refuses what the file system writes back (mm/gup.c, writable_file_mapping_allowed).
       throw new Errno(
         'EFAULT',
@@ -195,9 +195,7 @@ export class SharedMemories {
       );
     }
     const inFile = mapping.offset / PAGE_BYTES + page - mapping.start / PAGE_BYTES;
-    // Beyond the end of the file the mapping has no page.
-    const probe = new Uint8Array(1);
-    if (!space.readLive((page + count - 1) * PAGE_BYTES, probe)) {
+    if (!hasPage(backing, inFile + count - 1) && !isReadable(space, page + count - 1)) {
       throw new Errno('EFAULT', `the mapping of ${backing.name} goes beyond the end of the file`);
     }
     return { backing, page: inFile, count };
@@ -216,7 +214,7 @@ export class SharedMemories {
     const fd = writable >= 0 ? writable : openPath(String(number), O_RDONLY, directory);
     if (fd < 0) throw new Errno('EBADF', `file number ${number} cannot be opened: errno ${-fd}`);
     const { pinnable, unit } = fileSystemOf(fd);
-    const backing = this.#backing(device, inode, { name: `file number ${number}`, unit });
+    const backing = this.#backing(device, inode, () => ({ name: `file number ${number}`, unit }));
     if (backing.held && (backing.writable || writable < 0)) closeFile(fd);
     else backing.hold(fd, writable >= 0);
     return {
@@ -271,12 +269,17 @@ export class SharedMemories {
     });
   }
 
-  #backing(device: number, inode: number, fresh: { name: string; unit: number }): SharedMemory {
+  #backing(
+    device: number,
+    inode: number,
+    fresh: () => { readonly name: string; readonly unit: number },
+  ): SharedMemory {
     const key = keyOf(device, inode);
     const known = this.#byFile.get(key)?.deref();
     if (known !== undefined) return known;
     if (this.#byFile.size >= SWEEP_ABOVE) this.#sweep();
-    const backing = new SharedMemory(fresh.name, fresh.unit);
+    const { name, unit } = fresh();
+    const backing = new SharedMemory(name, unit);
     this.#byFile.set(key, new WeakRef(backing));
     return backing;
   }
@@ -325,6 +328,16 @@ function acquire(backing: SharedMemory, space: ClientSpace, mapping: Mapping): v
   identifyFile(own);
   if (identity.inode === mapping.inode) backing.hold(own, mapping.writable);
   else closeFile(own);
+}
+
+/** Whether the file reaches the page, as far as its size can be asked; beyond its end a mapping has no page. */
+function hasPage(backing: SharedMemory, inFile: number): boolean {
+  const { size } = backing;
+  return size !== undefined && inFile * PAGE_BYTES < size;
+}
+
+function isReadable(space: ClientSpace, page: number): boolean {
+  return space.readLive(page * PAGE_BYTES, new Uint8Array(1));
 }
 
 // struct statfs
