@@ -1,6 +1,8 @@
 /*
  * What a supervisor in C needs for one checked ioctl: receive it, identify the file by its inode, copy a struct of 24 bytes
- * in, make sure the caller still waits, copy the struct out, answer. The measure for bench/round-trip.ts.
+ * in, make sure the caller still waits, copy the struct out, answer. For the mock driver's command (a struct of 80 bytes) it
+ * identifies the file that the struct names, too, and copies the bytes that it names instead of the struct. The measure for
+ * bench/round-trip.ts.
  *
  * usage: round-trip-supervisor PROGRAM [ARGUMENTS]
  */
@@ -78,18 +80,66 @@ static int receive_fd(int socket)
 	return fd;
 }
 
+#define TEST_CMD 0x3ba0
+
+struct test_cmd {
+	__u32 size, op, id, reserved;
+	__u64 iova, length, uptr, rest[5];
+};
+
+static int directory = -1;
+
+static int identify(int fd)
+{
+	char name[16];
+	struct stat status;
+
+	snprintf(name, sizeof(name), "%d", fd);
+	return fstatat(directory, name, &status, 0) < 0 || status.st_ino == 0;
+}
+
+static int copy_in(pid_t tid, void *into, __u64 address, size_t length)
+{
+	struct iovec local = { into, length }, remote = { (void *)address, length };
+
+	return process_vm_readv(tid, &local, 1, &remote, 1, 0) != (ssize_t)length;
+}
+
+static int copy_out(int listener, const struct seccomp_notif *call, void *from, __u64 address, size_t length)
+{
+	struct iovec local = { from, length }, remote = { (void *)address, length };
+
+	return ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call->id) < 0 ||
+	       process_vm_writev(call->pid, &local, 1, &remote, 1, 0) != (ssize_t)length;
+}
+
+static int handle(int listener, const struct seccomp_notif *call)
+{
+	char bytes[256];
+	struct test_cmd *test = (struct test_cmd *)bytes;
+	int is_test = call->data.args[1] == TEST_CMD;
+	__u64 address = call->data.args[2];
+
+	if (identify(call->data.args[0]) || copy_in(call->pid, bytes, address, is_test ? sizeof(*test) : 24))
+		return -14;
+	if (!is_test)
+		return copy_out(listener, call, bytes, address, 24) ? -14 : 0;
+	if (identify(test->id) || test->length > sizeof(bytes) - sizeof(*test) ||
+	    copy_in(call->pid, test + 1, test->iova, test->length) ||
+	    copy_out(listener, call, test + 1, test->uptr, test->length))
+		return -14;
+	return 0;
+}
+
 static void serve(int listener)
 {
 	struct seccomp_notif call;
 	struct seccomp_notif_resp answer;
 	struct pollfd ready = { listener, POLLIN, 0 };
-	char path[64], bytes[24];
-	int directory = -1;
+	char path[64];
 
 	ioctl(listener, SECCOMP_IOCTL_NOTIF_SET_FLAGS, 1);
 	for (;;) {
-		struct stat status;
-
 		if (poll(&ready, 1, -1) < 0 || !(ready.revents & POLLIN))
 			return;
 		memset(&call, 0, sizeof(call));
@@ -99,16 +149,9 @@ static void serve(int listener)
 			snprintf(path, sizeof(path), "/proc/%d/fd", call.pid);
 			directory = open(path, O_RDONLY | O_DIRECTORY);
 		}
-		snprintf(path, sizeof(path), "%d", (int)call.data.args[0]);
-		struct iovec local = { bytes, sizeof(bytes) };
-		struct iovec remote = { (void *)call.data.args[2], sizeof(bytes) };
 		memset(&answer, 0, sizeof(answer));
 		answer.id = call.id;
-		if (fstatat(directory, path, &status, 0) < 0 || status.st_ino == 0 ||
-		    process_vm_readv(call.pid, &local, 1, &remote, 1, 0) != sizeof(bytes) ||
-		    ioctl(listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &call.id) < 0 ||
-		    process_vm_writev(call.pid, &local, 1, &remote, 1, 0) != sizeof(bytes))
-			answer.error = -14;
+		answer.error = handle(listener, &call);
 		ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
 	}
 }
