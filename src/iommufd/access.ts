@@ -15,7 +15,8 @@ import type { Context } from './context.ts';
 import type { IoPagetable, IoptAccess } from './io-pagetable.ts';
 import { Ioas, lastByte } from './ioas.ts';
 import { IommufdObject } from './object.ts';
-import type { Pages, Piece } from './pages.ts';
+import type { Pages } from './pages.ts';
+import type { Piece } from './pins.ts';
 
 export type AccessOptions = {
   /** it pins, and needs whole pages for that */

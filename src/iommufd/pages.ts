@@ -6,9 +6,9 @@
  * then until the last of them is gone the frame stays, whatever the process does to its address space, and every further
  * user of the page sees the same frame. Each page is pinned once for the set, however many use it.
  *
- * Invariant: `pins` are disjoint, ascending, and cover exactly the pages that have a user; their sum is `pinned`, which
- * is what the payer was charged.
- * Words: index, number of a page in the set; users of a pin, domain-filled areas and accesses over it; last is inclusive.
+ * Invariant: the pinned pages (pins.ts) are exactly those that have a user; their number is `pinned`, which is what the
+ * payer was charged.
+ * Words: index, number of a page in the set; last is inclusive.
  *
  * After drivers/iommu/iommufd/pages.c, whose three places for frames (domain, xarray, source) are one list here.
  */
@@ -19,6 +19,7 @@ import type { AddressSpace, FileMemory, PageRun } from '../base/task.ts';
 import { PAGE_SIZE, pfnOf, type FrameRun, type PhysicalMemory } from '../machine/memory.ts';
 import type { Accounting, Payer } from './accounting.ts';
 import type { DmaBuf } from './dma-buf.ts';
+import { Pins, type Piece } from './pins.ts';
 
 /** Where the pages come from; `firstPage` is the page number of index 0 there. */
 export type Source =
@@ -40,20 +41,6 @@ export type PagesOptions = {
   readonly payer: Payer;
 };
 
-/** Pages [first, last] of a set with the same users. */
-type Pin = { first: number; last: number; users: number; runs: FrameRun[] };
-
-// Most page sets are pinned by one range or not at all: an empty list of each one's own would double what it costs.
-const NO_PINS: readonly Pin[] = [];
-
-/** Part of a pinned range in one run of frames. */
-export type Piece = {
-  readonly run: FrameRun;
-  readonly page: number;
-  readonly index: number;
-  readonly count: number;
-};
-
 export class Pages {
   readonly source: Source;
   readonly count: number;
@@ -67,7 +54,8 @@ export class Pages {
   readonly fills: Set<{ unmapDomains(): void }> | undefined;
   #revoked = false;
   readonly #pinning: Pinning;
-  #pins: readonly Pin[] = NO_PINS;
+  // Made when it is first needed: most page sets of an IOAS without domain never are pinned.
+  #pins: Pins | undefined;
 
   constructor(pinning: Pinning, source: Source, options: PagesOptions) {
     this.#pinning = pinning;
@@ -86,7 +74,7 @@ export class Pages {
   put(): void {
     this.users--;
     if (this.users > 0) return;
-    if (this.#pins.length > 0) throw new Error('a page set is freed with pages pinned');
+    if (this.#pins?.isEmpty === false) throw new Error('a page set is freed with pages pinned');
     if (this.isDmaBuf && this.source.kind === 'dmabuf') this.source.buffer.detach(this);
   }
 
@@ -132,25 +120,7 @@ export class Pages {
 
   /** The frames of pages [first, last], all of which are pinned, in order. */
   pieces(first: number, last: number): Piece[] {
-    const only = this.#pins[0];
-    const run = only?.runs[0];
-    if (run !== undefined && only?.first === first && run.count === last - first + 1) {
-      return [{ run, page: run.page, index: first, count: run.count }];
-    }
-    const pieces: Piece[] = [];
-    for (const pin of this.#pins) {
-      if (pin.last < first || pin.first > last) continue;
-      let index = pin.first;
-      for (const run of pin.runs) {
-        const from = Math.max(index, first);
-        const to = Math.min(index + run.count - 1, last);
-        if (from <= to) {
-          pieces.push({ run, page: run.page + from - index, index: from, count: to - from + 1 });
-        }
-        index += run.count;
-      }
-    }
-    return pieces;
+    return this.#pins?.pieces(first, last) ?? [];
   }
 
   /**
@@ -199,68 +169,21 @@ export class Pages {
     readonly last: number;
     readonly users: number;
   }[] {
-    return this.#pins;
+    return this.#pins?.ranges ?? [];
   }
 
   /** @returns how many pages were pinned for it */
   #addUser(first: number, last: number): number {
-    if (this.#pins.length === 0) {
-      const pin = this.#pin(first, last);
-      pin.users = 1;
-      this.#pins = [pin];
-      return last - first + 1;
-    }
-    const fresh = this.#pinMissing(first, last);
-    this.#insert(fresh);
-    this.#eachWithin(first, last, (pin) => {
-      pin.users++;
-    });
-    return fresh.reduce((sum, pin) => sum + pin.last - pin.first + 1, 0);
+    this.#pins ??= new Pins(this.#pinning.physical);
+    return this.#pins.add(first, last, (from, to) => this.#pin(from, to));
   }
 
   /** @returns how many pages nobody uses any more; they are unpinned */
   #dropUser(first: number, last: number): number {
-    const only = this.#pins[0];
-    if (this.#pins.length === 1 && only?.first === first && only.last === last) {
-      only.users--;
-      if (only.users > 0) return 0;
-      this.#unpin(only);
-      this.#pins = NO_PINS;
-      return last - first + 1;
-    }
-    let removed = 0;
-    this.#eachWithin(first, last, (pin) => {
-      pin.users--;
-      if (pin.users > 0) return;
-      removed += pin.last - pin.first + 1;
-      this.#unpin(pin);
-    });
-    if (removed > 0) this.#pins = this.#pins.filter((pin) => pin.users > 0);
-    return removed;
+    return this.#pins?.drop(first, last) ?? 0;
   }
 
-  #pinMissing(first: number, last: number): Pin[] {
-    this.#splitAt(first);
-    this.#splitAt(last + 1);
-    const fresh: Pin[] = [];
-    try {
-      let next = first;
-      for (const pin of this.#pins) {
-        if (pin.last < first || pin.first > last) continue;
-        if (pin.first > next) fresh.push(this.#pin(next, pin.first - 1));
-        next = pin.last + 1;
-      }
-      if (next <= last) fresh.push(this.#pin(next, last));
-    } catch (error) {
-      fresh.forEach((pin) => {
-        this.#unpin(pin);
-      });
-      throw error;
-    }
-    return fresh;
-  }
-
-  #pin(first: number, last: number): Pin {
+  #pin(first: number, last: number): readonly FrameRun[] {
     const { physical, faults } = this.#pinning;
     if (!this.isDmaBuf) {
       faults.alloc('list of pages to pin');
@@ -271,11 +194,7 @@ export class Pages {
     const runs =
       only === undefined ? found.flatMap((run) => physical.frames(run)) : physical.frames(only);
     for (const run of runs) physical.pin(run);
-    return { first, last, users: 0, runs };
-  }
-
-  #unpin(pin: Pin): void {
-    for (const run of pin.runs) this.#pinning.physical.unpin(run);
+    return runs;
   }
 
   #resolve(first: number, count: number): PageRun[] {
@@ -295,53 +214,6 @@ export class Pages {
       case 'dmabuf':
         return [{ backing: source.buffer.backing, page, count }];
     }
-  }
-
-  #insert(fresh: readonly Pin[]): void {
-    if (fresh.length === 0) return;
-    this.#pins = [...this.#pins, ...fresh].sort((a, b) => a.first - b.first);
-  }
-
-  #eachWithin(first: number, last: number, act: (pin: Pin) => void): void {
-    this.#splitAt(first);
-    this.#splitAt(last + 1);
-    for (const pin of this.#pins) {
-      if (pin.first >= first && pin.last <= last) act(pin);
-    }
-  }
-
-  /** Makes a boundary before `index`, so that ranges can have users of their own. */
-  #splitAt(index: number): void {
-    const at = this.#pins.findIndex((pin) => pin.first < index && index <= pin.last);
-    const pin = this.#pins[at];
-    if (pin === undefined) return;
-    const { physical } = this.#pinning;
-    const low: FrameRun[] = [];
-    const high: FrameRun[] = [];
-    let start = pin.first;
-    for (const run of pin.runs) {
-      const cut = index - start;
-      if (cut >= run.count) low.push(run);
-      else if (cut <= 0) high.push(run);
-      else {
-        const [left, right] = [
-          { ...run, count: cut },
-          { ...run, page: run.page + cut, count: run.count - cut },
-        ];
-        physical.pin(left);
-        physical.pin(right);
-        physical.unpin(run);
-        low.push(left);
-        high.push(right);
-      }
-      start += run.count;
-    }
-    this.#pins = this.#pins.toSpliced(
-      at,
-      1,
-      { first: pin.first, last: index - 1, users: pin.users, runs: low },
-      { first: index, last: pin.last, users: pin.users, runs: high },
-    );
   }
 }
 
