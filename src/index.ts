@@ -5,9 +5,11 @@
 export { ERRNO, Errno, type ErrnoCode } from './base/errno.ts';
 export type { Backing, Capability, FileMemory, MmapGrant, OpenFile, Task } from './base/task.ts';
 export { Kernel } from './kernel/kernel.ts';
-export { BUILT_IN_MACHINES, boot, type BootOptions } from './kernel/machines.ts';
+export { boot, bootMachine } from './kernel/boot.ts';
+export type { PciBootOptions as BootOptions } from './kernel/pci-machine.ts';
 export { loadMachine } from './iommu/load-machine.ts';
-export { bootPci, type PciBootOptions } from './kernel/pci-machine.ts';
+/** Texts of the built-in machines, by name. */
+export { BUILTIN_MACHINES } from './machine/builtin.ts';
 export {
   BufferMemory,
   ClientFile,

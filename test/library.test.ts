@@ -4,7 +4,14 @@ import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import test from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { Errno, InProcessClient, boot } from '../src/index.ts';
+import {
+  BUILTIN_MACHINES,
+  Errno,
+  InProcessClient,
+  boot,
+  bootMachine,
+  loadMachine,
+} from '../src/index.ts';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 
@@ -21,7 +28,22 @@ test('the example of docs/library.md runs', async () => {
 });
 
 test('boot says which machines there are', () => {
-  assert.throws(() => boot('toaster'), /no machine "toaster"; built in are: selftest/);
+  assert.throws(() => boot('toaster'), /no machine "toaster"; built in are: selftest, pc$/);
+});
+
+test('boot knows every built-in machine, and bootMachine any that a file describes', () => {
+  for (const name of Object.keys(BUILTIN_MACHINES)) {
+    const client = new InProcessClient();
+    client.open(boot(name, { check: true }), '/dev/iommu').ioctl('IOMMU_IOAS_ALLOC');
+    client.exit();
+  }
+  const card = `devices:
+  - { address: 00:00.0, type: host-bridge }
+  - { address: 00:01.0, type: root-port, secondary: 0000:01 }
+  - { address: 01:00.0, ids: 1234:11e8, driver: vfio-pci }
+`;
+  const { nodes } = bootMachine(loadMachine(card, 'card'), { profile: 'singleton' });
+  assert.ok(nodes.has('/dev/vfio/devices/vfio0'), [...nodes.keys()].join(' '));
 });
 
 test('a process that forks shares its open files until the last of them closes', () => {

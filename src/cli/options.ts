@@ -42,12 +42,17 @@ export function parseOptions<T extends Options>(
   }
 }
 
-const PROFILES = ['linux', 'strict-acs'] as const;
-
-export function chosenProfile(written: string | undefined): GroupProfile {
-  const found = PROFILES.find((profile) => profile === (written ?? 'linux'));
+/** The value of an option that takes one of some names; another one is a UsageError. */
+export function oneOf<T extends string>(option: string, written: string, names: readonly T[]): T {
+  const found = names.find((name) => name === written);
   if (found !== undefined) return found;
-  const close = nearestWord(written ?? '', PROFILES);
+  const close = nearestWord(written, names);
   const hint = close === undefined ? '' : `; did you mean ${close}?`;
-  throw new UsageError(`--profile ${written ?? ''} is none of ${PROFILES.join(', ')}${hint}`);
+  throw new UsageError(`${option} ${written} is none of ${names.join(', ')}${hint}`);
+}
+
+const GROUP_PROFILES: readonly GroupProfile[] = ['linux', 'strict-acs'];
+
+export function chosenProfile(written = 'linux'): GroupProfile {
+  return oneOf('--profile', written, GROUP_PROFILES);
 }

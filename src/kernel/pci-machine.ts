@@ -15,8 +15,8 @@ import { ContainerFile } from '../vfio/container-file.ts';
 import type { Vfio } from '../vfio/vfio.ts';
 import { iommuNode, MISC_MAJOR } from './iommu-node.ts';
 import { Kernel, type DeviceNode } from './kernel.ts';
-import type { BootOptions } from './machines.ts';
 import { PciSystem } from './pci-system.ts';
+import type { BootOptions } from './selftest-machine.ts';
 
 // drivers/vfio: a fixed minor number, readable for all; groups and devices get majors of their own as they come
 const VFIO_MINOR = 196;

@@ -107,9 +107,13 @@ test('machine file: an unknown profile is refused with those there are', async (
   const outcome = await run(t, card('vfio-pci'), ['node'], ['--profile', 'nosuch']);
   assert.deepEqual(
     [outcome.status, outcome.stderr],
-    [
-      2,
-      'uiommu: run: there is no profile "nosuch"; there are linux, singleton, shared, subgroup\n',
-    ],
+    [2, 'uiommu: --profile nosuch is none of linux, singleton, shared, subgroup\n'],
   );
+});
+
+test('machine file: the selftest machine has no devices that a profile could be about', async (t) => {
+  const text = 'kind: selftest\niommu: none\n';
+  const outcome = await run(t, text, ['node'], ['--profile', 'singleton']);
+  assert.equal(outcome.status, 2);
+  assert.match(outcome.stderr, /--profile singleton is for machines with PCI devices/);
 });

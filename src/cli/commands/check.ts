@@ -8,7 +8,6 @@ import {
 } from '../../check/exploration.ts';
 import { INVARIANTS } from '../../check/invariants.ts';
 import { BUILT_IN_MACHINES, DEFAULT_BOUNDS, DEMONSTRATIONS } from '../../check/model.ts';
-import { nearestWord } from '../../base/nearest.ts';
 import {
   OWNERSHIP_RULES,
   PROFILES,
@@ -18,7 +17,7 @@ import {
 import { checkMachine } from '../check-machine.ts';
 import { UsageError, type Command } from '../command.ts';
 import { explore } from '../explore.ts';
-import { parseOptions } from '../options.ts';
+import { oneOf, parseOptions } from '../options.ts';
 
 const RULE_NAMES = Object.keys(OWNERSHIP_RULES) as OwnershipRule[];
 const PROFILE_NAMES = Object.keys(PROFILES) as ProfileName[];
@@ -87,14 +86,6 @@ function numberOf(
   throw new UsageError(
     `--${option} ${written}: expected a whole number from ${range.least} to ${range.most}`,
   );
-}
-
-function chosen<T extends string>(option: string, written: string, names: readonly T[]): T {
-  const found = names.find((name) => name === written);
-  if (found !== undefined) return found;
-  const close = nearestWord(written, names);
-  const hint = close === undefined ? `there are ${names.join(', ')}` : `did you mean ${close}?`;
-  throw new UsageError(`--${option}: "${written}" is unknown; ${hint}`);
 }
 
 function count(number: number): string {
@@ -228,7 +219,7 @@ export const checkCommand: Command = {
     const group = values.group === undefined ? undefined : groupNumber(values.group);
     const task: Task = {
       machine: checkMachine(positionals[0] ?? 'pair', group),
-      profile: chosen('profile', values.profile ?? 'linux', PROFILE_NAMES),
+      profile: oneOf('--profile', values.profile ?? 'linux', PROFILE_NAMES),
       bounds: {
         users: numberOf('users', values.users, { least: 1, most: 4, otherwise: 2 }),
         ioases: numberOf('ioases', values.ioases, { least: 1, most: 2, otherwise: 2 }),
@@ -238,7 +229,7 @@ export const checkCommand: Command = {
       },
       rulesOff: (values.without ?? [])
         .flatMap((list) => list.split(','))
-        .map((name) => chosen('without', name, RULE_NAMES)),
+        .map((name) => oneOf('--without', name, RULE_NAMES)),
     };
     const outcome = await runOne(task, limits);
     process.stdout.write(

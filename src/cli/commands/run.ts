@@ -1,7 +1,7 @@
 /** `uiommu run`: an unmodified program on a machine made of software. */
 import { closeSync, openSync, writeSync } from 'node:fs';
 
-import type { Profile, ProfileName } from '../../iommu/profile.ts';
+import type { ProfileName } from '../../iommu/profile.ts';
 import type { Kernel } from '../../kernel/kernel.ts';
 import type { Launcher } from '../../supervisor/launch.ts';
 import type { CallEvent, Observer } from '../../supervisor/observer.ts';
@@ -32,6 +32,8 @@ examples:
   uiommu run -- sh -c 'ls -l /dev/iommu'
 `;
 
+const DEFAULT_MACHINE = 'selftest';
+
 type Options = {
   machine: string;
   profile: string | undefined;
@@ -46,7 +48,7 @@ type Options = {
 
 function parse(args: readonly string[]): Options {
   const options: Options = {
-    machine: 'selftest',
+    machine: DEFAULT_MACHINE,
     profile: undefined,
     trace: undefined,
     json: false,
@@ -109,22 +111,24 @@ function setFlag(options: Options, name: string, value: string | undefined): voi
   }
 }
 
-async function boot({ machine, check, profile }: Options): Promise<Kernel> {
-  const { bootMachine } = await import('../../kernel/machines.ts');
-  const builtIn = profile === undefined ? bootMachine(machine, { check }) : undefined;
-  if (builtIn !== undefined) return builtIn;
+async function boot({ machine, check, profile = 'linux' }: Options): Promise<Kernel> {
+  if (machine === DEFAULT_MACHINE && profile === 'linux') {
+    const { bootSelftest } = await import('../../kernel/selftest-machine.ts');
+    return bootSelftest({ check });
+  }
   // Loaded when asked for: most runs are on the default machine, and start-up counts.
   const { PROFILES } = await import('../../iommu/profile.ts');
-  const { bootPci } = await import('../../kernel/pci-machine.ts');
+  const { bootMachine } = await import('../../kernel/boot.ts');
   const { machineFrom } = await import('../machine-argument.ts');
-  const rules = PROFILES[(profile ?? 'linux') as ProfileName] as Profile | undefined;
-  if (rules === undefined) {
-    const names = Object.keys(PROFILES).join(', ');
-    throw new UsageError(`run: there is no profile "${profile}"; there are ${names}`);
-  }
+  const { oneOf } = await import('../options.ts');
+  const rules = oneOf('--profile', profile, Object.keys(PROFILES) as ProfileName[]);
   const described = machineFrom(machine);
-  const selftest = described.kind === 'selftest' ? bootMachine('selftest', { check }) : undefined;
-  return selftest ?? bootPci(described, { check, profile: rules.name });
+  if (described.kind === 'selftest' && rules !== 'linux') {
+    throw new UsageError(
+      `--profile ${rules} is for machines with PCI devices; ${described.name} is the one of the mock driver, which has none`,
+    );
+  }
+  return bootMachine(described, { check, profile: rules });
 }
 
 // Written at once and in order with what the program writes itself; a full pipe is waited for.
