@@ -94,7 +94,8 @@ export type Mapping = {
   readonly device: number;
   /** in bytes */
   readonly pageSize: number;
-  readonly name: string;
+  /** Asked for only when somebody wants it: finding a path takes time. '' where something else is there by now. */
+  name(): string;
 };
 
 /** Major and minor as stat(2) shows them in one number. */
@@ -145,41 +146,30 @@ function wordAt(words: Uint32Array, index: number): number {
   return (words[index] ?? 0) + (words[index + 1] ?? 0) * WORD;
 }
 
-/** A mapping as the kernel told it. Its name is asked for only when somebody wants it: finding a path takes time. */
-class AnsweredMapping implements Mapping {
-  readonly start: number;
-  readonly end: number;
-  readonly readable: boolean;
-  readonly writable: boolean;
-  readonly shared: boolean;
-  readonly offset: number;
-  readonly inode: number;
-  readonly device: number;
-  readonly pageSize: number;
-  readonly #maps: number;
+function answered(maps: number, words: Uint32Array): Mapping {
+  const flags = words[10] ?? 0;
+  const start = wordAt(words, 6);
+  const inode = wordAt(words, 16);
+  return {
+    start,
+    end: wordAt(words, 8),
+    readable: (flags & READABLE) !== 0,
+    writable: (flags & WRITABLE) !== 0,
+    shared: (flags & SHARED) !== 0,
+    offset: wordAt(words, 14),
+    inode,
+    device: deviceNumber(words[18] ?? 0, words[19] ?? 0),
+    pageSize: wordAt(words, 12),
+    name: () => askName(maps, start, inode),
+  };
+}
 
-  constructor(maps: number, words: Uint32Array) {
-    const flags = words[10] ?? 0;
-    this.start = wordAt(words, 6);
-    this.end = wordAt(words, 8);
-    this.readable = (flags & READABLE) !== 0;
-    this.writable = (flags & WRITABLE) !== 0;
-    this.shared = (flags & SHARED) !== 0;
-    this.offset = wordAt(words, 14);
-    this.inode = wordAt(words, 16);
-    this.device = deviceNumber(words[18] ?? 0, words[19] ?? 0);
-    this.pageSize = wordAt(words, 12);
-    this.#maps = maps;
-  }
-
-  /** '' where the address shows something else by now. */
-  get name(): string {
-    if (ask(this.#maps, this.start, NAME_SIZE) < 0) return '';
-    const { bytes, words } = queryBlock();
-    if (wordAt(words, 16) !== this.inode) return '';
-    const length = Math.max(0, (words[20] ?? 0) - 1);
-    return Buffer.from(bytes.slice(QUERY_SIZE, QUERY_SIZE + length)).toString();
-  }
+function askName(maps: number, start: number, inode: number): string {
+  if (ask(maps, start, NAME_SIZE) < 0) return '';
+  const { bytes, words } = queryBlock();
+  if (wordAt(words, 16) !== inode) return '';
+  const length = Math.max(0, (words[20] ?? 0) - 1);
+  return Buffer.from(bytes.slice(QUERY_SIZE, QUERY_SIZE + length)).toString();
 }
 
 /**
@@ -190,7 +180,7 @@ class AnsweredMapping implements Mapping {
 export function queryMapping(maps: number, address: number): Mapping | undefined | number {
   const result = ask(maps, address, 0);
   if (result === -2) return undefined;
-  return result < 0 ? result : new AnsweredMapping(maps, queryBlock().words);
+  return result < 0 ? result : answered(maps, queryBlock().words);
 }
 
 /** One line of /proc/PID/maps; undefined for what is none. */
@@ -211,6 +201,6 @@ export function parseMapping(line: string): Mapping | undefined {
     device: deviceNumber(parseInt(major, 16), parseInt(minor, 16)),
     inode: Number(match[9]),
     pageSize: 4096,
-    name: match[10] ?? '',
+    name: () => match[10] ?? '',
   };
 }

@@ -12,8 +12,25 @@ test('mappings: all of them, though the kernel hands the list out in pieces', ()
   const space = new ClientSpace(process.pid, { pins, shared, callerWaits: () => false });
   const text = readFileSync('/proc/self/maps', 'latin1');
   assert.ok(text.length > 2 * 4096, 'this process has more mappings than one read gives');
-  const listed = space.mappings().map(({ name }) => name);
+  const listed = space.mappings().map((mapping) => mapping.name());
   assert.ok(listed.includes('[stack]'), `${listed.length} mappings, and no stack`);
   space.end();
   assert.deepEqual(space.mappings(), []);
+});
+
+test('mappings: one that is asked for by an address is told as the list tells it, its name included', () => {
+  const pins = new PhysicalMemory();
+  const shared = new SharedMemories(pins);
+  const space = new ClientSpace(process.pid, { pins, shared, callerWaits: () => false });
+  // Those that stay as they are while the test runs.
+  const lasting = space
+    .mappings()
+    .filter((mapping) => mapping.name() === '[stack]' || mapping.name().includes('/libc.so'));
+  assert.ok(lasting.length > 1);
+  for (const listed of lasting) {
+    const asked = space.mappingAt(Math.floor((listed.end - 1) / 4096));
+    assert.ok(asked !== undefined);
+    assert.deepEqual({ ...asked, name: asked.name() }, { ...listed, name: listed.name() });
+  }
+  space.end();
 });

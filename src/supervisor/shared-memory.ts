@@ -76,9 +76,9 @@ export class SharedMemory implements Backing {
   }
 
   /** Pages of it exist in memory alone (tmpfs, hugetlbfs). */
-  inMemory(name: () => string): boolean {
+  inMemory(mapping: Mapping): boolean {
     if (this.held) return this.#inMemory;
-    return /^\/(dev\/zero|memfd:|SYSV|dev\/shm\/|anon_hugepage)/.test(name());
+    return /^\/(dev\/zero|memfd:|SYSV|dev\/shm\/|anon_hugepage)/.test(mapping.name());
   }
 
   /** Takes over a descriptor of the file. */
@@ -182,12 +182,12 @@ export class SharedMemories {
     { page, count, write }: { page: number; count: number; write: boolean },
   ): PageRun {
     const backing = this.#backing(mapping.device, mapping.inode, () => ({
-      name: nameOf(mapping.name),
+      name: nameOf(mapping.name()),
       unit: mapping.pageSize / PAGE_BYTES,
     }));
     backing.seenIn(space, mapping);
     if (!backing.held || (mapping.writable && !backing.writable)) acquire(backing, space, mapping);
-    if (write && !backing.inMemory(() => mapping.name)) {
+    if (write && !backing.inMemory(mapping)) {
       // FOLL_LONGTERM refuses what the file system writes back (mm/gup.c, writable_file_mapping_allowed).
       throw new Errno(
         'EFAULT',
@@ -310,7 +310,7 @@ function acquire(backing: SharedMemory, space: ClientSpace, mapping: Mapping): v
     mayOpenMappings = fd !== -EPERM;
   }
   // No process has a descriptor of what mmap made without one.
-  if (mapping.name.startsWith('/dev/zero')) return;
+  if (mapping.name().startsWith('/dev/zero')) return;
   let numbers: string[];
   try {
     numbers = readdirSync(`${process}/fd`);
