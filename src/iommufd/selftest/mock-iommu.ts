@@ -155,7 +155,9 @@ export class MockDevice extends IommuDevice {
     super({
       name: `iommufd_mock${index}`,
       ops,
-      maxPasids: pasids ? 2 ** uapi.MOCK_PASID_WIDTH : 0,
+      // Without the flag the property still is there and says 0 bits: one PASID, number 0, not none
+      // (mock_dev_create, dev_iommu_get_max_pasids).
+      maxPasids: pasids ? 2 ** uapi.MOCK_PASID_WIDTH : 1,
     });
     this.flags = flags;
     this.index = index;

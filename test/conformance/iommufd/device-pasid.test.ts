@@ -107,17 +107,20 @@ pasidTest('what fits what', ({ s, ioas, stdev, device, p }) => {
   });
 });
 
+// mock_dev_create gives such a device the property "pasid-num-bits" with 0: one PASID, number 0, which is the RID.
 pasidTest('a device without PASIDs', ({ s, ioas }) => {
   const plain = s.mockDomain(ioas);
   const p = new Pasids(s, plain.stdev);
-  const s2 = s.hwpt(plain.device, ioas, PASID_FLAG);
+  const fit = s.hwpt(plain.device, ioas, PASID_FLAG);
   refuses('EINVAL', () => {
-    p.attach(100, s2);
+    p.attach(100, fit);
   });
-  s.replace(plain.stdev, s2);
-  // iommu_attach_device_pasid passes over members that cannot use PASIDs, and there is nobody else.
-  p.attach(100, s2);
-  p.detach(100);
+  s.replace(plain.stdev, fit);
+  for (const pasid of [1, 100, 2 ** mock.MOCK_PASID_WIDTH]) {
+    refuses('EINVAL', () => {
+      p.attach(pasid, fit);
+    });
+  }
   s.replace(plain.stdev, ioas);
 });
 
