@@ -147,10 +147,10 @@ export class Union<M extends Fields = Fields> {
 
   /** Copies the bytes into a struct that is encoded; nothing to do where they are its own. */
   copyTo(view: DataView, offset: number): void {
-    if (view.buffer === this.#view.buffer && offset === this.#offset) {
-      if (view.byteOffset === this.#view.byteOffset) return;
-    }
-    new Uint8Array(view.buffer, view.byteOffset + offset, this.#size).set(this.bytes);
+    const from = this.#view;
+    const at = view.byteOffset + offset;
+    if (view.buffer === from.buffer && at === from.byteOffset + this.#offset) return;
+    new Uint8Array(view.buffer, at, this.#size).set(this.bytes);
   }
 
   #type(member: string): FieldType<unknown> {

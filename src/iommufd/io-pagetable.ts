@@ -109,8 +109,8 @@ export class IoPagetable {
    */
   unmap(first: bigint, last: bigint, removed = new ByteCount()): bigint {
     const range = spanOf(first, last);
+    const { firstPage, firstOffset, lastPage, lastOffset } = range;
     for (;;) {
-      const { firstPage, firstOffset, lastPage, lastOffset } = range;
       const area = this.areas.firstOverlap(firstPage, firstOffset, lastPage, lastOffset);
       if (area === undefined) break;
       if (area.locks > 0) {
