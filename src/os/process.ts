@@ -3,6 +3,8 @@ import { allocate } from './arena.ts';
 import { sys, sys6 } from './libc.ts';
 import { NR } from './numbers.ts';
 
+const ESRCH = 3;
+
 /** The largest piece that {@link readMemory} and {@link writeMemory} move at once, in bytes. */
 export const PIECE = 1 << 18;
 
@@ -46,6 +48,11 @@ export function signalProcess(pidfd: number, signal: number): number {
 
 export function signalPid(pid: number, signal: number): number {
   return sys(NR.kill, pid, signal);
+}
+
+/** The thread belongs to that process, as far as anybody may know. */
+export function isThreadOf(pid: number, tid: number): boolean {
+  return sys(NR.tgkill, pid, tid, 0) !== -ESRCH;
 }
 
 const KCMP_VM = 1;

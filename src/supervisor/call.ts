@@ -3,7 +3,7 @@ import { Errno } from '../base/errno.ts';
 import type { Capability, FileMemory, OpenFile, Task } from '../base/task.ts';
 import type { CallRecord } from '../base/trace.ts';
 import { memlockLimit } from '../os/process.ts';
-import type { Context } from './context.ts';
+import { fileOf, type Context } from './context.ts';
 import type { ClientSpace } from './process-memory.ts';
 import { threadStatus, type ClientThread, type ThreadStatus } from './process-table.ts';
 
@@ -18,6 +18,7 @@ const CAPABILITY_BIT: Record<Capability, bigint> = {
 const NOBODY: ThreadStatus = {
   pid: 0,
   parent: 0,
+  threads: 1,
   uid: 65534,
   gid: 65534,
   groups: [],
@@ -81,7 +82,7 @@ export class Call implements Task {
   }
 
   file(fd: number): OpenFile | undefined {
-    const found = this.#context.files.find(this.thread.files, fd);
+    const found = fileOf(this.#context, this.thread, fd);
     if (typeof found === 'number') throw new Errno('EBADF', `file number ${fd} is not open`);
     return found?.file;
   }

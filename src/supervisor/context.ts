@@ -3,14 +3,16 @@ import type { Kernel } from '../kernel/kernel.ts';
 import type { Trees } from './trees.ts';
 import type { Listener } from '../os/seccomp.ts';
 import type { Call } from './call.ts';
-import type { FileTable } from './files.ts';
+import type { FileTable, OpenEntry } from './files.ts';
+import type { KnownNumbers } from './known-numbers.ts';
 import type { SharedMemories } from './shared-memory.ts';
-import type { ProcessTable } from './process-table.ts';
+import type { ClientThread, ProcessTable } from './process-table.ts';
 
 export type Context = {
   readonly listener: Listener;
   readonly files: FileTable;
   readonly processes: ProcessTable;
+  readonly numbers: KnownNumbers;
   readonly shared: SharedMemories;
   readonly names: Kernel;
   /** the folders of the machine, as they stand in the host's file system */
@@ -40,3 +42,19 @@ export const CONTINUE = -1001;
  * @throws Errno for a refusal
  */
 export type SyscallHandler = (context: Context) => number;
+
+/**
+ * Our file behind a number of the thread that calls.
+ * @returns undefined for a file of the host, a negative errno if there is none or the thread has ended
+ */
+export function fileOf(
+  { files, numbers }: Context,
+  thread: ClientThread,
+  number: number,
+): OpenEntry | undefined | number {
+  const known = numbers.at(thread, number);
+  if (known !== undefined) return known;
+  const entry = files.find(thread.files, number);
+  if (typeof entry === 'object') numbers.learn(thread, number, entry);
+  return entry;
+}

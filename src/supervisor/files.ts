@@ -59,6 +59,8 @@ export class OpenEntry {
   /** what keeps the number that Linux would have given to a stream */
   placeholder: Placeholder | undefined;
   signalled = false;
+  /** its last user has gone */
+  released = false;
   /** given for mappings of it that somebody still has */
   grants: Grant[] = [];
 
@@ -204,6 +206,7 @@ export class FileTable {
     const entries = this.#byInode.get(entry.inode)?.filter((other) => other !== entry) ?? [];
     if (entries.length === 0) this.#byInode.delete(entry.inode);
     else this.#byInode.set(entry.inode, entries);
+    entry.released = true;
     for (const { grant } of entry.grants) grant.release();
     entry.file.release();
     this.#released(entry);

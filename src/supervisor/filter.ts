@@ -2,7 +2,7 @@
  * Which system calls of a client are looked at. Everything else runs at native speed. Looked at are: calls that take a
  * path (and the stat family, which may be asked about one of our files); ioctls of type ';', the letter of iommufd and
  * VFIO; shared mappings of files; reads and writes of file numbers from the stream floor on, where our files live whose
- * data we make (event queues), and closing those; capabilities, for clients that count as root; the end of a process, for the memory that outlives it.
+ * data we make (event queues), and closing those; what gives a low file number another meaning (known-numbers.ts); capabilities, for clients that count as root; the end of a process, for the memory that outlives it.
  *
  * The end of a single thread is not looked at: our own launching thread is under the filter too, and the main thread joins it,
  * deaf to calls meanwhile.
@@ -21,6 +21,7 @@ import {
   type Instruction,
 } from '../os/bpf.ts';
 import { NR } from '../os/numbers.ts';
+import { KNOWN_NUMBERS } from './known-numbers.ts';
 
 const X32_BIT = 0x40000000;
 const IOCTL_TYPE_MASK = 0xff00;
@@ -28,6 +29,8 @@ const IOCTL_TYPE = 0x3b00; // ';'
 const MAP_TYPE = 0x0f;
 const MAP_PRIVATE = 2;
 const MAP_ANONYMOUS = 0x20;
+const CLONE_FILES = 0x400;
+const CLONE_THREAD = 0x10000;
 const F_DUPFD = 0;
 const F_DUPFD_CLOEXEC = 1030;
 const HIGHEST_FD = 0x7fffffff;
@@ -37,7 +40,7 @@ export const REGION_OFFSET_PREFIX = 0x56490000;
 const PREFIX_MASK = 0xffff0000;
 
 // By their first argument alone.
-const STREAM_CALLS = [NR.read, NR.write, NR.readv, NR.writev, NR.dup, NR.close];
+const STREAM_CALLS = [NR.read, NR.write, NR.readv, NR.writev, NR.dup];
 // By their first argument, or by their offset.
 const POSITIONED_CALLS = [NR.pread64, NR.pwrite64, NR.preadv, NR.pwritev, NR.preadv2, NR.pwritev2];
 const ALWAYS = [
@@ -64,6 +67,8 @@ const ALWAYS = [
   NR.exit_group,
   NR.capget,
   NR.capset,
+  NR.clone3,
+  NR.io_uring_setup,
 ];
 
 const when = (calls: readonly number[], label: string): Instruction[] =>
@@ -85,6 +90,11 @@ export function buildFilter(streamFloor: number): Uint8Array {
     ['equal', NR.mmap, 'mmap'],
     ...when(POSITIONED_CALLS, 'positioned'),
     ...when(ALWAYS, 'look'),
+    ['equal', NR.close, 'close'],
+    ['equal', NR.dup2, 'replace'],
+    ['equal', NR.dup3, 'replace'],
+    ['equal', NR.close_range, 'first number'],
+    ['equal', NR.clone, 'clone'],
     ['equal', NR.fcntl, 'fcntl', 'allow'],
 
     'ioctl:',
@@ -102,6 +112,22 @@ export function buildFilter(streamFloor: number): Uint8Array {
     ['load', dataLow(1)],
     ['equal', F_DUPFD, 'stream'],
     ['equal', F_DUPFD_CLOEXEC, 'stream', 'allow'],
+
+    'clone:',
+    ['load', dataLow(0)],
+    ['and', CLONE_FILES | CLONE_THREAD],
+    ['equal', CLONE_FILES, 'look', 'allow'],
+
+    'replace:',
+    ['load', dataLow(1)],
+    ['atLeast', KNOWN_NUMBERS, 'allow', 'look'],
+
+    'close:',
+    ['load', dataLow(0)],
+    ['atLeast', streamFloor, 'stream'],
+    'first number:',
+    ['load', dataLow(0)],
+    ['atLeast', KNOWN_NUMBERS, 'allow', 'look'],
 
     'positioned:',
     ['load', dataHigh(3)],

@@ -7,6 +7,7 @@
  */
 import { Errno } from '../base/errno.ts';
 import { watchReadable, type Watch } from '../os/libc.ts';
+import { isThreadOf } from '../os/process.ts';
 import type { Listener } from '../os/seccomp.ts';
 import { beginCall } from './call.ts';
 import { CONTINUE, type Context } from './context.ts';
@@ -34,6 +35,7 @@ export class NotifyLoop {
   readonly #observer: Observer | undefined;
   readonly #end: LoopEnd;
   #watch: Watch | undefined;
+  #abandoned = false;
 
   constructor(context: Context, observer: Observer | undefined, end: LoopEnd) {
     this.#context = context;
@@ -46,6 +48,14 @@ export class NotifyLoop {
     this.#watch = watchReadable(this.#listener.fd, () => {
       this.#serve();
     });
+  }
+
+  /**
+   * Leaves the calls of all clients unanswered from now on. The thread that started them is under the filter too, and could
+   * not end without answers.
+   */
+  abandon(): void {
+    this.#abandoned = true;
   }
 
   stop(): void {
@@ -64,7 +74,8 @@ export class NotifyLoop {
               this.#context.files.drain();
             });
           }
-          this.#handle();
+          if (!this.#abandoned) this.#handle();
+          else if (isThreadOf(process.pid, this.#listener.tid)) this.#listener.proceed();
           break;
         case 'companion':
           this.collect();

@@ -26,7 +26,7 @@ function add(text: string, name: string, pages: number): string {
 
 /** Opens the status of a process; left to the kernel where the machine has nothing to add. */
 export function openStatus({ processes, listener }: Context, pid: number, flags: number): number {
-  const space = processes.processes.find((process) => process.pid === pid)?.space;
+  const space = processes.process(pid)?.space;
   if (space === undefined || (space.pinnedPages === 0 && space.lockedPages === 0)) return CONTINUE;
   if ((flags & O_ACCMODE) !== O_RDONLY) return CONTINUE;
   const host = readFileSync(`/proc/${pid}/status`, 'latin1');

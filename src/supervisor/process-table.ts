@@ -10,6 +10,7 @@ import { readFileSync } from 'node:fs';
 import { closeFile, EPOLLIN, identifyPath, openPath, type PollSet } from '../os/files.ts';
 import { O_DIRECTORY, O_RDONLY } from '../os/numbers.ts';
 import { compareAddressSpaces, openProcess, signalProcess } from '../os/process.ts';
+import type { OpenEntry } from './files.ts';
 import { ClientSpace, type ClientMemory } from './process-memory.ts';
 
 /** Those that Linux 7.3 knows, CAP_CHECKPOINT_RESTORE the last (include/uapi/linux/capability.h). */
@@ -25,10 +26,24 @@ export class ClientProcess {
   rootCapabilities = ALL_CAPABILITIES;
   /** an exec was tried since the space was last seen alive */
   execTried = false;
+  #remembers: boolean;
 
-  constructor(pid: number) {
+  /** @param threads how many it has now */
+  constructor(pid: number, threads: number) {
     this.pid = pid;
     this.pidfd = openProcess(pid);
+    this.#remembers = threads === 1 && this.pidfd >= 0;
+  }
+
+  /** What its file numbers stand for may be remembered (known-numbers.ts). */
+  get remembers(): boolean {
+    return this.#remembers;
+  }
+
+  /** Its file numbers change in ways that cannot be followed. */
+  forgetAll(): void {
+    this.#remembers = false;
+    for (const { numbers } of this.threads) numbers.length = 0;
   }
 }
 
@@ -37,6 +52,8 @@ export class ClientThread {
   readonly process: ClientProcess;
   /** open /proc/TID/fd */
   readonly files: number;
+  /** by file number, what it is known to stand for */
+  readonly numbers: (OpenEntry | undefined)[] = [];
 
   constructor(tid: number, files: number, process: ClientProcess) {
     this.tid = tid;
@@ -49,6 +66,8 @@ export class ClientThread {
 export type ThreadStatus = {
   readonly pid: number;
   readonly parent: number;
+  /** of its process */
+  readonly threads: number;
   /** file-system user and group, which permission checks use */
   readonly uid: number;
   readonly gid: number;
@@ -70,6 +89,7 @@ export function threadStatus(tid: number): ThreadStatus | undefined {
   return {
     pid: Number(field('Tgid')[0]),
     parent: Number(field('PPid')[0]),
+    threads: Number(field('Threads')[0]),
     uid: Number(field('Uid')[3]),
     gid: Number(field('Gid')[3]),
     groups: field('Groups').filter(Boolean).map(Number),
@@ -93,8 +113,12 @@ export class ProcessTable {
     this.#memory = memory;
   }
 
-  get processes(): readonly ClientProcess[] {
-    return [...this.#processes.values()];
+  all(): Iterable<ClientProcess> {
+    return this.#processes.values();
+  }
+
+  process(pid: number): ClientProcess | undefined {
+    return this.#processes.get(pid);
   }
 
   /** True while no process has used a file of ours: nothing has to be looked after. */
@@ -169,7 +193,7 @@ export class ProcessTable {
     const known = this.#processes.get(status.pid);
     if (known !== undefined && processAlive(known)) return known;
     if (known !== undefined) this.#dropProcess(known);
-    const process = new ClientProcess(status.pid);
+    const process = new ClientProcess(status.pid, status.threads);
     this.#processes.set(status.pid, process);
     if (process.pidfd >= 0) {
       this.#byPidfd.set(process.pidfd, process);

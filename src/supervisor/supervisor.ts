@@ -9,12 +9,14 @@ import { readdirSync } from 'node:fs';
 import { constants } from 'node:os';
 
 import type { Kernel } from '../kernel/kernel.ts';
+import { closeFile } from '../os/files.ts';
 import { signalPid, signalProcess } from '../os/process.ts';
 import { Listener, UnsupportedError } from '../os/seccomp.ts';
 import type { Context } from './context.ts';
 import { FileTable } from './files.ts';
 import { buildFilter } from './filter.ts';
 import { clientFileLimit } from './file-limit.ts';
+import { KnownNumbers } from './known-numbers.ts';
 import type { Launcher } from './launch.ts';
 import { LaunchError } from './launch.ts';
 import { NotifyLoop } from './notify.ts';
@@ -65,6 +67,7 @@ export class Supervisor {
   #processes: ProcessTable | undefined;
   readonly #launcher: Launcher;
   #status: number | undefined;
+  #closeListener: () => void = () => undefined;
   #hungUp = false;
   #broken: EngineError | undefined;
   #finished: () => void = () => undefined;
@@ -123,12 +126,14 @@ export class Supervisor {
     } finally {
       restore();
       this.#trees.remove();
-      this.#loop?.stop();
       await this.#launcher.stop();
+      this.#loop?.stop();
+      this.#closeListener();
     }
   }
 
   #serve(fd: number): void {
+    this.#closeListener = closeOnExit(fd);
     const { kernel, observer, asRoot = false } = this.#options;
     const files = this.#files;
     const shared = new SharedMemories(kernel.memory);
@@ -149,6 +154,7 @@ export class Supervisor {
       listener,
       files,
       processes,
+      numbers: new KnownNumbers(processes),
       shared,
       names: kernel,
       trees: this.#trees,
@@ -174,8 +180,8 @@ export class Supervisor {
 
   // Calls are left unanswered: nothing of the client may go on without its machine.
   #break(error: unknown, what: string): void {
-    this.#loop?.stop();
-    for (const { pidfd } of this.#processes?.processes ?? []) signalProcess(pidfd, SIGKILL);
+    this.#loop?.abandon();
+    for (const { pidfd } of this.#processes?.all() ?? []) signalProcess(pidfd, SIGKILL);
     for (const pid of descendants(process.pid)) signalPid(pid, SIGKILL);
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
     this.#broken ??= new EngineError(
@@ -194,10 +200,26 @@ export class Supervisor {
     }
     return [
       ...this.#files.open.map(({ link }) => `${link} is still open somewhere outside of the run`),
-      ...(this.#processes?.processes ?? []).map(({ pid }) => `process ${pid} has not ended`),
+      ...Array.from(this.#processes?.all() ?? [], ({ pid }) => `process ${pid} has not ended`),
       ...this.#options.kernel.leaks(),
     ];
   }
+}
+
+/**
+ * When Node exits it waits for the launching thread, whose calls nobody answers then; without a listener they fail by
+ * themselves, instead of holding up the exit for ever.
+ * @returns closes it now
+ */
+function closeOnExit(listener: number): () => void {
+  const close = (): void => {
+    closeFile(listener);
+  };
+  process.once('exit', close);
+  return () => {
+    process.off('exit', close);
+    close();
+  };
 }
 
 /**

@@ -44,6 +44,15 @@ test('run: within another run it says that this cannot be', async () => {
   assert.match(stderr, /^uiommu: this process already runs under a seccomp filter.*\n$/);
 });
 
+test('run: uiommu that exits in the middle of a run does not wait for answers to its own calls', async () => {
+  const script =
+    "import { isMainThread } from 'node:worker_threads'; if (isMainThread) setTimeout(() => process.exit(3), 500);";
+  const { status } = await uiommuRun(['sleep', '1'], {
+    env: { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(script)}` },
+  });
+  assert.equal(status, 3);
+});
+
 test('run: SIGTERM sent to uiommu ends the program', async () => {
   const script = 'trap "echo asked; exit 9" TERM; echo up; while :; do sleep 0.1; done';
   const outcome = await uiommuRun(['sh', '-c', script], {

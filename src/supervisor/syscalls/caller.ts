@@ -1,5 +1,5 @@
 /** Who calls, and with which file of ours. */
-import type { Context } from '../context.ts';
+import { fileOf, type Context } from '../context.ts';
 import type { OpenEntry } from '../files.ts';
 import type { ClientThread } from '../process-table.ts';
 
@@ -8,16 +8,16 @@ export function callerAndFile(
   context: Context,
   fd: number,
 ): { readonly thread: ClientThread; readonly entry: OpenEntry } | undefined {
-  const { processes, files, listener } = context;
+  const { processes, listener } = context;
   const known = processes.seen(listener.tid);
   if (known !== undefined) {
-    const entry = files.find(known.files, fd);
+    const entry = fileOf(context, known, fd);
     if (typeof entry === 'object') return { thread: known, entry };
     if (entry === undefined) return undefined;
   }
   // Not seen before, no such file, or the number means another thread by now.
   const thread = processes.thread(listener.tid);
   if (thread === undefined) return undefined;
-  const entry = files.find(thread.files, fd);
+  const entry = fileOf(context, thread, fd);
   return typeof entry === 'object' ? { thread, entry } : undefined;
 }

@@ -15,7 +15,8 @@ export function exit({ listener, processes }: Context): number {
 }
 
 export function exec(context: Context): number {
-  const { listener, processes } = context;
+  const { listener, processes, numbers } = context;
+  numbers.forget(listener.tid, 0, Infinity);
   const process = processes.processOf(listener.tid);
   if (process?.space === undefined) return CONTINUE;
   process.execTried = true;

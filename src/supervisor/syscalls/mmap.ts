@@ -75,7 +75,9 @@ function show(entry: OpenEntry, grant: MmapGrant, { path, offset, length }: Wind
 /** Gives back the grants of mappings that no process has any more. */
 export function returnGrants(context: Context, entry: OpenEntry): void {
   if (entry.grants.length === 0) return;
-  const offsets = context.processes.processes.flatMap(({ pid }) => mappedOffsets(pid, entry.inode));
+  const offsets = [...context.processes.all()].flatMap(({ pid }) =>
+    mappedOffsets(pid, entry.inode),
+  );
   const kept: Grant[] = [];
   for (const each of entry.grants) {
     const at = offsets.indexOf(each.offset);

@@ -98,12 +98,3 @@ export function duplicate(context: Context): number {
   if (number < 0) throw new Errno('EMFILE', "the client's table takes no further file");
   return number;
 }
-
-/** The kernel closes the file; only the number that it stood for is our business. */
-export function close(context: Context): number {
-  const found = callerAndFile(context, context.listener.int(0));
-  if (found === undefined) return CONTINUE;
-  const { entry, thread } = found;
-  context.files.closing(entry, { owner: thread.process, numbers: thread.files });
-  return CONTINUE;
-}

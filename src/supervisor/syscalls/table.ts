@@ -2,12 +2,13 @@
 import { NR } from '../../os/numbers.ts';
 import type { SyscallHandler } from '../context.ts';
 import { capability } from './capability.ts';
+import { clone, close, closeRange, replace, ring } from './numbers.ts';
 import { ioctl } from './ioctl.ts';
 import { exec, exit } from './lifetime.ts';
 import { mmap } from './mmap.ts';
 import { open } from './open.ts';
 import { access, readlink, stat, xattr } from './stat.ts';
-import { close, duplicate, readWrite } from './stream.ts';
+import { duplicate, readWrite } from './stream.ts';
 
 const HANDLERS = {
   ioctl,
@@ -43,6 +44,12 @@ const HANDLERS = {
   capget: capability,
   capset: capability,
   close,
+  dup2: replace,
+  dup3: replace,
+  close_range: closeRange,
+  clone,
+  clone3: clone,
+  io_uring_setup: ring,
   dup: duplicate,
   fcntl: duplicate,
   execve: exec,

@@ -1,0 +1,51 @@
+/** Calls that change what file numbers stand for. The kernel carries them out; we forget what they change (known-numbers.ts). */
+import { NR } from '../../os/numbers.ts';
+import { pieceView, readMemory } from '../../os/process.ts';
+import { CONTINUE, type Context } from '../context.ts';
+import { callerAndFile } from './caller.ts';
+
+const CLONE_FILES = 0x400n;
+const CLONE_THREAD = 0x10000n;
+const FLAGS_SIZE = 8;
+
+export function close(context: Context): number {
+  const { listener, numbers, files } = context;
+  const number = listener.int(0);
+  numbers.forget(listener.tid, number, number);
+  if (number < files.streamFloor) return CONTINUE;
+  const found = callerAndFile(context, number);
+  if (found === undefined) return CONTINUE;
+  // The number that a stream stood for is free for the next file.
+  const { entry, thread } = found;
+  files.closing(entry, { owner: thread.process, numbers: thread.files });
+  return CONTINUE;
+}
+
+export function replace({ listener, numbers }: Context): number {
+  const number = listener.int(1);
+  numbers.forget(listener.tid, number, number);
+  return CONTINUE;
+}
+
+export function closeRange({ listener, numbers }: Context): number {
+  numbers.forget(listener.tid, listener.uint(0), listener.uint(1));
+  return CONTINUE;
+}
+
+/** Threads share the table of their process, which is as it should be; another process must not. */
+export function clone({ listener, numbers }: Context): number {
+  const flags =
+    listener.nr === NR.clone ? listener.word(0) : cloneFlags(listener.tid, listener.word(0));
+  if ((flags & CLONE_FILES) !== 0n && (flags & CLONE_THREAD) === 0n) numbers.giveUp();
+  return CONTINUE;
+}
+
+export function ring({ numbers }: Context): number {
+  numbers.giveUp();
+  return CONTINUE;
+}
+
+// struct clone_args begins with them.
+function cloneFlags(tid: number, address: bigint): bigint {
+  return readMemory(tid, address, FLAGS_SIZE) === FLAGS_SIZE ? pieceView.getBigUint64(0, true) : 0n;
+}
