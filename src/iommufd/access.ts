@@ -15,7 +15,7 @@ import type { Context } from './context.ts';
 import type { IoPagetable, IoptAccess } from './io-pagetable.ts';
 import { Ioas, lastByte } from './ioas.ts';
 import { IommufdObject } from './object.ts';
-import type { Pages } from './pages.ts';
+import { copyUser, type Copy, type Pages } from './pages.ts';
 import type { Piece } from './pins.ts';
 
 export type AccessOptions = {
@@ -32,8 +32,10 @@ type Part = { readonly area: Area; readonly first: bigint; readonly last: bigint
 
 export type RwOptions = {
   readonly write: boolean;
-  /** the caller's own memory may be copied directly where it is the source (copy_from_user) */
-  readonly direct?: { readonly memory: object };
+  /** memory of the thread that calls: where it is the source it is copied by address (copy_from_user) */
+  readonly caller?: object;
+  /** not by address all the same (__IOMMUFD_ACCESS_RW_SLOW_PATH) */
+  readonly slow?: boolean;
 };
 
 export class Access extends IommufdObject implements IoptAccess {
@@ -139,7 +141,8 @@ export class Access extends IommufdObject implements IoptAccess {
         throw new Errno('EINVAL', `area ${String(part.area)} is being unmapped`);
       checkProt(part.area, options.write);
       const length = Number(part.last - part.first + 1n);
-      copyPart(part, bytes.subarray(done, done + length), options);
+      const whole = length === bytes.length;
+      copyPart(part, whole ? bytes : bytes.subarray(done, done + length), options);
       done += length;
     }
     this.#checkComplete(parts, iova, last);
@@ -245,7 +248,8 @@ function checkProt(area: Area, write: boolean): void {
 }
 
 /** After iopt_pages_rw_access. */
-function copyPart({ area, first }: Part, bytes: Uint8Array, { write, direct }: RwOptions): void {
+function copyPart({ area, first }: Part, bytes: Uint8Array, options: RwOptions): void {
+  const { write, caller, slow = false } = options;
   const { pages } = area;
   const start = area.byteAt(pageOf(first), offsetOf(first));
   if (write && !pages.writable)
@@ -253,22 +257,13 @@ function copyPart({ area, first }: Part, bytes: Uint8Array, { write, direct }: R
   if (pages.isDmaBuf)
     throw new Errno('EINVAL', `area ${String(area)} is a dma-buf, which the CPU cannot access`);
   const { source } = pages;
-  if (source.kind !== 'user') {
-    pages.copy(start, bytes, write);
+  const copy = { bytes, write };
+  if (source.kind === 'user' && source.memory === caller && !slow) {
+    copyUser(source, start, copy);
     return;
   }
-  if (direct?.memory === source.memory) {
-    const address = (BigInt(source.firstPage + start.index) << 12n) | BigInt(start.offset);
-    if (write) source.memory.copyOut(address, bytes);
-    else source.memory.copyIn(address, bytes);
-    return;
-  }
-  if (
-    start.offset + bytes.length <= PAGE_SIZE &&
-    copiedFromLiving(pages, start, { bytes, write })
-  ) {
-    return;
-  }
+  const inOnePage = start.offset + bytes.length <= PAGE_SIZE;
+  if (source.kind === 'user' && inOnePage && copiedFromLiving(pages, start, copy, caller)) return;
   pages.copy(start, bytes, write);
 }
 
@@ -276,10 +271,11 @@ function copyPart({ area, first }: Part, bytes: Uint8Array, { write, direct }: R
 function copiedFromLiving(
   pages: Pages,
   start: PagesByte,
-  { bytes, write }: { readonly bytes: Uint8Array; readonly write: boolean },
+  copy: Copy,
+  caller: object | undefined,
 ): boolean {
   try {
-    pages.copyPage(start, bytes, write);
+    pages.copyPage(start, copy, caller);
     return true;
   } catch (error) {
     // Asked only now: the answer costs a look at the process, and most are alive.

@@ -14,7 +14,7 @@
  */
 import { Errno } from '../base/errno.ts';
 import type { Faults } from '../base/faults.ts';
-import { hex } from '../base/position.ts';
+import { addressOf, hex } from '../base/position.ts';
 import type { AddressSpace, FileMemory, PageRun } from '../base/task.ts';
 import { PAGE_SIZE, pfnOf, type FrameRun, type PhysicalMemory } from '../machine/memory.ts';
 import type { Accounting, Payer } from './accounting.ts';
@@ -129,38 +129,43 @@ export class Pages {
    */
   copy(start: { index: number; offset: number }, bytes: Uint8Array, write: boolean): void {
     const last = start.index + Math.floor((start.offset + bytes.length - 1) / PAGE_SIZE);
+    // Nothing can unpin them meanwhile, and nobody sees a pin that is gone when the copy is made.
+    const pinned = this.#pins?.pinned(start.index, last) ?? 'none';
+    if (pinned === 'none') {
+      copyRuns(this.#find(start.index, last), start.offset, { bytes, write });
+      return;
+    }
+    if (pinned !== 'some') {
+      copyRuns(pinned.map(runOf), start.offset, { bytes, write });
+      return;
+    }
     this.#addUser(start.index, last);
     try {
-      let done = 0;
-      let { offset } = start;
-      for (const piece of this.pieces(start.index, last)) {
-        const length = Math.min(piece.count * PAGE_SIZE - offset, bytes.length - done);
-        const chunk = bytes.subarray(done, done + length);
-        const at = piece.page * PAGE_SIZE + offset;
-        if (write) piece.run.backing.write(at, chunk);
-        else piece.run.backing.read(at, chunk);
-        done += length;
-        offset = 0;
-      }
+      const runs = this.pieces(start.index, last).map(runOf);
+      copyRuns(runs, start.offset, { bytes, write });
     } finally {
       this.#dropUser(start.index, last);
     }
   }
 
-  /** Copies within one page, straight from the living process. EFAULT, EINVAL. After iopt_pages_rw_page. */
-  copyPage(start: { index: number; offset: number }, bytes: Uint8Array, write: boolean): void {
+  /**
+   * Copies within one page, straight from the living process. EFAULT, EINVAL. After iopt_pages_rw_page.
+   * @param caller memory of the thread that calls: its own pages need not be found first
+   */
+  copyPage(
+    start: { index: number; offset: number },
+    { bytes, write }: Copy,
+    caller: object | undefined,
+  ): void {
     const { source } = this;
     if (source.kind !== 'user') throw new Error('only memory of a process is copied page by page');
     this.#pinning.faults.point('EINVAL', 'copying within a page');
-    for (const { backing, page } of source.memory.resolve(
-      source.firstPage + start.index,
-      1,
-      write,
-    )) {
-      const at = page * PAGE_SIZE + start.offset;
-      if (write) backing.write(at, bytes);
-      else backing.read(at, bytes);
+    if (source.memory === caller) {
+      copyUser(source, start, { bytes, write });
+      return;
     }
+    const runs = source.memory.resolve(source.firstPage + start.index, 1, write);
+    copyRuns(runs, start.offset, { bytes, write });
   }
 
   /** For `--check`: pinned ranges with their users. */
@@ -183,13 +188,18 @@ export class Pages {
     return this.#pins?.drop(first, last) ?? 0;
   }
 
-  #pin(first: number, last: number): readonly FrameRun[] {
-    const { physical, faults } = this.#pinning;
+  #find(first: number, last: number): PageRun[] {
+    const { faults } = this.#pinning;
     if (!this.isDmaBuf) {
       faults.alloc('list of pages to pin');
       faults.point('EFAULT', 'pinning pages');
     }
-    const found = this.#resolve(first, last - first + 1);
+    return this.#resolve(first, last - first + 1);
+  }
+
+  #pin(first: number, last: number): readonly FrameRun[] {
+    const { physical } = this.#pinning;
+    const found = this.#find(first, last);
     const only = found.length === 1 ? found[0] : undefined;
     const runs =
       only === undefined ? found.flatMap((run) => physical.frames(run)) : physical.frames(only);
@@ -214,6 +224,37 @@ export class Pages {
       case 'dmabuf':
         return [{ backing: source.buffer.backing, page, count }];
     }
+  }
+}
+
+/** Bytes that go to the pages (`write`) or come from them. */
+export type Copy = { readonly bytes: Uint8Array; readonly write: boolean };
+
+/** Copies by address, as copy_from_user and copy_to_user; EFAULT. */
+export function copyUser(
+  { memory, firstPage }: Extract<Source, { kind: 'user' }>,
+  { index, offset }: { readonly index: number; readonly offset: number },
+  { bytes, write }: Copy,
+): void {
+  const address = addressOf(firstPage + index, offset);
+  if (write) memory.copyOut(address, bytes);
+  else memory.copyIn(address, bytes);
+}
+
+const runOf = ({ run, page, count }: Piece): PageRun => ({ backing: run.backing, page, count });
+
+/** @param offset of the first byte in the first page */
+function copyRuns(runs: readonly PageRun[], offset: number, { bytes, write }: Copy): void {
+  let done = 0;
+  let inPage = offset;
+  for (const { backing, page, count } of runs) {
+    const length = Math.min(count * PAGE_SIZE - inPage, bytes.length - done);
+    const chunk = length === bytes.length ? bytes : bytes.subarray(done, done + length);
+    const at = page * PAGE_SIZE + inPage;
+    if (write) backing.write(at, chunk);
+    else backing.read(at, chunk);
+    done += length;
+    inPage = 0;
   }
 }
 

@@ -134,6 +134,23 @@ export class Pins {
     return pieces;
   }
 
+  /** The same, if all of them are pinned; 'none' if no page of them is, 'some' otherwise. */
+  pinned(first: number, last: number): Piece[] | 'some' | 'none' {
+    const only = this.#only;
+    if (only !== undefined) {
+      if (only.firstPage <= first && last <= only.lastPage) return this.pieces(first, last);
+      return last < only.firstPage || only.lastPage < first ? 'none' : 'some';
+    }
+    const pins = this.#many === undefined ? [] : within(this.#many, first, last);
+    let next = first;
+    for (const { firstPage, lastPage } of pins) {
+      if (firstPage > next) return 'some';
+      next = lastPage + 1;
+    }
+    if (next > last) return this.pieces(first, last);
+    return pins.length === 0 ? 'none' : 'some';
+  }
+
   #unpin({ runs }: Pin): void {
     for (const run of runs) this.#physical.unpin(run);
   }

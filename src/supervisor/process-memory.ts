@@ -115,8 +115,8 @@ export class ClientSpace implements AddressSpace {
   copyIn(address: bigint, into: Uint8Array): void {
     for (let done = 0; done < into.length;) {
       const length = Math.min(PIECE, into.length - done);
-      const at = address + BigInt(done);
-      if (readMemory(this.#thread(), BigInt.asUintN(64, at), length) !== length) {
+      const at = beyond(address, done);
+      if (readMemory(this.#thread(), at, length) !== length) {
         throw new Errno(
           'EFAULT',
           `${length} bytes at ${hex(at)} cannot be read by process ${this.pid}`,
@@ -132,10 +132,10 @@ export class ClientSpace implements AddressSpace {
       throw new Errno('EFAULT', `thread ${this.caller} of process ${this.pid} has ended meanwhile`);
     }
     for (let done = 0; done < bytes.length;) {
-      const piece = bytes.subarray(done, done + PIECE);
-      const at = address + BigInt(done);
+      const piece = bytes.length <= PIECE ? bytes : bytes.subarray(done, done + PIECE);
+      const at = beyond(address, done);
       pieceBytes.set(piece);
-      if (writeMemory(this.#thread(), BigInt.asUintN(64, at), piece.length) !== piece.length) {
+      if (writeMemory(this.#thread(), at, piece.length) !== piece.length) {
         throw new Errno(
           'EFAULT',
           `${piece.length} bytes at ${hex(at)} cannot be written by process ${this.pid}`,
@@ -291,6 +291,11 @@ function append(runs: PageRun[], run: PageRun): void {
   } else {
     runs.push(run);
   }
+}
+
+// Nearly all that is copied is one piece, and a sum of bigints is a new object.
+function beyond(address: bigint, bytes: number): bigint {
+  return bytes === 0 ? address : BigInt.asUintN(64, address + BigInt(bytes));
 }
 
 // For the few bytes of a struct a loop is faster than making a view to copy from.

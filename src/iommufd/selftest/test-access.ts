@@ -16,6 +16,8 @@ import type { TestCmd } from './test-cmd.ts';
 
 const MAX_LENGTH = 16n * 1024n * 1024n;
 const PAGE = BigInt(PAGE_BYTES);
+// Nothing of a copy outlives its call: a buffer made for each takes longer than the copy.
+const BUFFER = new Uint8Array(PAGE_BYTES);
 
 export function createAccess({ context, task, cmd, respond }: TestCmd): undefined {
   const { flags } = cmd.u.read('create_access');
@@ -80,12 +82,13 @@ export function accessRw({ context, task, cmd }: TestCmd): undefined {
   refuseFlags(flags, known);
   const file = accessOf(task, cmd.id);
   context.environment.faults.alloc('copy buffer');
-  const bytes = new Uint8Array(Number(length));
+  const bytes =
+    length <= BUFFER.length ? BUFFER.subarray(0, Number(length)) : new Uint8Array(Number(length));
   const write = (flags & uapi.MOCK_ACCESS_RW_WRITE) !== 0;
   if (write) task.memory.copyIn(uptr, bytes);
   const slow = (flags & uapi.MOCK_ACCESS_RW_SLOW_PATH) !== 0;
-  const direct = slow ? {} : { direct: { memory: task.memory } };
-  file.access.readWrite(actualIova(file, request.iova, flags), bytes, { write, ...direct });
+  const iova = actualIova(file, request.iova, flags);
+  file.access.readWrite(iova, bytes, { write, slow, caller: task.memory });
   if (!write) task.memory.copyOut(uptr, bytes);
 }
 
