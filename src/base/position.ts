@@ -17,7 +17,8 @@ const WORD = new BigUint64Array(1);
 const HALVES = new Uint32Array(WORD.buffer);
 /** pages in 4 GiB */
 const HIGH = 2 ** 20;
-const ALL_PAGES = 2 ** 52;
+/** of a 64-bit address space */
+export const ALL_PAGES = 2 ** 52;
 
 /** @param address within 64 bits */
 export function pageOf(address: bigint): number {

@@ -31,7 +31,13 @@ export class LeafSet {
 
   /** Forgets what starts in [from, to]. */
   clear(from: number, to: number): void {
-    for (const start of [...this.starts(from, to)]) this.#remove(start);
+    const first = Math.ceil(from / this.#unit);
+    const last = Math.floor(to / this.#unit);
+    for (const key of this.#keys(Math.floor(first / CHUNK_BITS), Math.floor(last / CHUNK_BITS))) {
+      const base = key * CHUNK_BITS;
+      if (first <= base && base + CHUNK_BITS - 1 <= last) this.#chunks.delete(key);
+      else this.#clearIn(key, Math.max(first - base, 0), Math.min(last - base, CHUNK_BITS - 1));
+    }
   }
 
   /** Starts in [from, to], ascending. */
@@ -51,12 +57,18 @@ export class LeafSet {
     }
   }
 
-  #remove(start: number): void {
-    const bit = start / this.#unit;
-    const chunk = this.#chunks.get(Math.floor(bit / CHUNK_BITS));
-    const at = bit % CHUNK_BITS;
-    const word = Math.floor(at / WORD_BITS);
-    if (chunk !== undefined) chunk[word] = (chunk[word] ?? 0) & ~(1 << (at % WORD_BITS));
+  #clearIn(key: number, from: number, to: number): void {
+    const chunk = this.#chunks.get(key);
+    if (chunk === undefined) return;
+    for (let at = from; at <= to;) {
+      const bit = at % WORD_BITS;
+      const count = Math.min(WORD_BITS - bit, to - at + 1);
+      // All ones from `bit` on, `count` of them; a shift by 32 would be one by 0.
+      const mask = (0xffff_ffff >>> (WORD_BITS - count)) << bit;
+      const word = (at - bit) / WORD_BITS;
+      chunk[word] = (chunk[word] ?? 0) & ~mask;
+      at += count;
+    }
   }
 
   /** Chunks that exist from `first` to `last`, ascending; however wide the range is. */

@@ -78,6 +78,8 @@ export class Extent implements Span {
   readonly small: boolean;
   /** starts of dirty leaves, in bytes from the first byte of the extent */
   dirty: LeafSet | undefined;
+  /** the size of all its leaves; 0 where they differ; undefined until somebody asks */
+  leafSize: number | undefined;
 
   constructor({ span, run, page, offset, prot, small }: Mapping) {
     this.firstPage = span.firstPage;
@@ -227,6 +229,8 @@ export class ExtentTable implements PageTable {
 
   /** The leaf that holds the byte at distance `delta`: its start as a distance, and its size. */
   #leafAt(extent: Extent, delta: number): [start: number, size: number] {
+    const only = (extent.leafSize ??= this.#onlySize(extent));
+    if (only > 0) return [delta - (delta % only), only];
     const unit = (extent.small ? 1 : extent.run.backing.unit) * PAGE_BYTES;
     const origin = extent.page * PAGE_BYTES + extent.offset;
     const pieceStart = origin + delta - ((origin + delta) % unit);
@@ -237,6 +241,14 @@ export class ExtentTable implements PageTable {
       if (at + size > delta) return [at, size];
       at += size;
     }
+  }
+
+  /** The unit of the backing, where the extent begins and ends with one and the format has leaves of that size; else 0. */
+  #onlySize(extent: Extent): number {
+    const unit = (extent.small ? 1 : extent.run.backing.unit) * PAGE_BYTES;
+    const origin = extent.page * PAGE_BYTES + extent.offset;
+    if (origin % unit !== 0 || extent.length % unit !== 0) return 0;
+    return this.#bestSize(extent, 0, unit) === unit ? unit : 0;
   }
 
   #bestSize(extent: Extent, at: number, end: number): number {

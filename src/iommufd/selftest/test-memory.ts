@@ -4,7 +4,15 @@
  * After the memory part of drivers/iommu/iommufd/selftest.c.
  */
 import { Errno } from '../../base/errno.ts';
-import { MAX_ADDRESS, PAGE_BYTES, hex, offsetOf, pageOf, spanOf } from '../../base/position.ts';
+import {
+  ALL_PAGES,
+  MAX_ADDRESS,
+  PAGE_BYTES,
+  hex,
+  offsetOf,
+  pageOf,
+  spanOf,
+} from '../../base/position.ts';
 import type { Task } from '../../base/task.ts';
 import { HwptNested, HwptPaging } from '../hw-pagetable.ts';
 import { Ioas, lastByte } from '../ioas.ts';
@@ -17,7 +25,7 @@ const PAGE = BigInt(PAGE_BYTES);
 const MAX_DIRTY_BITS = 16n * 1024n * 1024n * 8n;
 // One frame number and one length of a batch (selftest.c, SET_TEMP_MEMORY_LIMIT).
 const SMALLEST_MEMORY_LIMIT = 12;
-const CHUNK = 65_536n;
+const CHUNK = 65_536;
 
 export function addReserved({ context, cmd }: TestCmd): undefined {
   const { start, length } = cmd.u.read('add_reserved');
@@ -124,32 +132,35 @@ export function dirty({ context, task, cmd, respond }: TestCmd): undefined {
     throw new Errno('EINVAL', `${domain.name} is no mock domain`);
   if (!domain.recordsWrites) throw new Errno('EINVAL', `${domain.name} does not record writes`);
   context.environment.faults.alloc('dirty bits');
-  let count = 0n;
-  for (const bit of setBits(task, uptr, bits)) {
-    const at = BigInt.asUintN(64, iova + bit * pageSize);
-    domain.table.setDirty(pageOf(at), offsetOf(at));
+  const bitmap = readBitmap(task, uptr, Number(bits));
+  const [pages, bytes] = [pageOf(pageSize), offsetOf(pageSize)];
+  let count = 0;
+  for (const bit of setBits(bitmap, Number(bits))) {
+    const inPage = offsetOf(iova) + bit * bytes;
+    const page = pageOf(iova) + bit * pages + Math.floor(inPage / PAGE_BYTES);
+    domain.table.setDirty(page % ALL_PAGES, inPage % PAGE_BYTES);
     count++;
   }
-  cmd.u.write('dirty', { ...request, out_nr_dirty: count });
+  cmd.u.write('dirty', { ...request, out_nr_dirty: BigInt(count) });
   respond();
 }
 
-/** Numbers of the bits that are set in the client's bitmap, all of which is read before the first is told. */
-function* setBits(task: Task, address: bigint, bits: bigint): Generator<bigint> {
-  const bytes = (bits + 7n) / 8n;
-  const bitmap = new Uint8Array(Number(bytes));
-  for (let done = 0n; done < bytes; done += CHUNK) {
-    const end = done + CHUNK < bytes ? done + CHUNK : bytes;
-    task.memory.copyIn(
-      BigInt.asUintN(64, address + done),
-      bitmap.subarray(Number(done), Number(end)),
-    );
+function readBitmap(task: Task, address: bigint, bits: number): Uint8Array {
+  const bitmap = new Uint8Array(Math.ceil(bits / 8));
+  for (let done = 0; done < bitmap.length; done += CHUNK) {
+    const from = BigInt.asUintN(64, address + BigInt(done));
+    task.memory.copyIn(from, bitmap.subarray(done, done + CHUNK));
   }
+  return bitmap;
+}
+
+/** Numbers of the bits that are set, below `bits`. */
+function* setBits(bitmap: Uint8Array, bits: number): Generator<number> {
   for (let index = 0; index < bitmap.length; index++) {
     const byte = bitmap[index] ?? 0;
     if (byte === 0) continue;
     for (let bit = 0; bit < 8; bit++) {
-      const number = BigInt(index * 8 + bit);
+      const number = index * 8 + bit;
       if ((byte & (1 << bit)) !== 0 && number < bits) yield number;
     }
   }
