@@ -8,6 +8,9 @@ const ESRCH = 3;
 /** The largest piece that {@link readMemory} and {@link writeMemory} move at once, in bytes. */
 export const PIECE = 1 << 18;
 
+/** what the high half of a 64-bit word counts */
+const WORD = 2 ** 32;
+
 const piece = allocate(PIECE);
 const local = allocate(16);
 const remote = allocate(16);
@@ -35,6 +38,27 @@ export function readMemory(tid: number, address: bigint, length: number): number
 /** Copies at most PIECE bytes from {@link pieceBytes} to a thread's memory; page protections hold. */
 export function writeMemory(tid: number, address: bigint, length: number): number {
   return move(NR.process_vm_writev, tid, address, length);
+}
+
+/** {@link readBlock} moves at most two of these, in bytes. */
+export const READ_BLOCK = 512;
+
+const block = allocate(2 * READ_BLOCK);
+const blockLocal = allocate(16);
+blockLocal.view.setBigUint64(0, BigInt(block.address), true);
+const blockWords = new Uint32Array(blockLocal.bytes.buffer, blockLocal.bytes.byteOffset, 4);
+const remoteWords = new Uint32Array(remote.bytes.buffer, remote.bytes.byteOffset, 4);
+
+/** Where {@link readBlock} leaves its bytes, apart from all other copies. */
+export const blockBytes = block.bytes;
+
+/** Copies bytes of a thread's memory to {@link blockBytes}; page protections hold. */
+export function readBlock(tid: number, address: number, length: number): number {
+  blockWords[2] = length;
+  remoteWords[0] = address >>> 0;
+  remoteWords[1] = Math.floor(address / WORD);
+  remoteWords[2] = length;
+  return sys6(NR.process_vm_readv, tid, blockLocal.address, 1, remote.address, 1, 0);
 }
 
 /** The same process's descriptor, readable when it has ended; it cannot come to mean another process. */
@@ -116,8 +140,6 @@ const NAME_SIZE = 512;
 const READABLE = 1;
 const WRITABLE = 2;
 const SHARED = 8;
-/** what the high half of a 64-bit word counts */
-const WORD = 2 ** 32;
 
 type Query = { readonly address: number; readonly bytes: Uint8Array; readonly words: Uint32Array };
 

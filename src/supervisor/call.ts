@@ -5,6 +5,7 @@ import type { CallRecord } from '../base/trace.ts';
 import { memlockLimit } from '../os/process.ts';
 import { fileOf, type Context } from './context.ts';
 import type { ClientSpace } from './process-memory.ts';
+import { forgetReadAhead } from './read-ahead.ts';
 import { threadStatus, type ClientThread, type ThreadStatus } from './process-table.ts';
 
 // include/uapi/linux/capability.h
@@ -61,6 +62,7 @@ export class Call implements Task {
 
   /** The call is over: nothing may be reached by way of its thread any more. */
   end(): void {
+    forgetReadAhead();
     this.#context.names.endCall(this.tid);
     if (this.#memory !== undefined) this.#memory.caller = 0;
   }

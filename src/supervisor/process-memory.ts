@@ -22,13 +22,18 @@ import {
   PIECE,
   pieceBytes,
   queryMapping,
+  READ_BLOCK,
   readMemory,
   writeMemory,
   type Mapping,
 } from '../os/process.ts';
 import type { PinnedMemory } from '../kernel/kernel.ts';
+import { forgetReadAhead, readAhead } from './read-ahead.ts';
 import { preservePages, type Store } from './page-store.ts';
 import type { SharedMemories } from './shared-memory.ts';
+
+// Where nobody has memory who did not ask for it (5-level page tables): no copy from there has to be fast.
+const USER_END = 2n ** 47n;
 
 /** What all address spaces of a run share. */
 export type ClientMemory = {
@@ -113,21 +118,30 @@ export class ClientSpace implements AddressSpace {
   }
 
   copyIn(address: bigint, into: Uint8Array): void {
+    if (into.length <= READ_BLOCK && this.caller !== 0 && address < USER_END) {
+      if (readAhead(this, this.caller, { address: Number(address), into })) return;
+      throw this.#unreadable(address, into.length);
+    }
     for (let done = 0; done < into.length;) {
       const length = Math.min(PIECE, into.length - done);
       const at = beyond(address, done);
       if (readMemory(this.#thread(), at, length) !== length) {
-        throw new Errno(
-          'EFAULT',
-          `${length} bytes at ${hex(at)} cannot be read by process ${this.pid}`,
-        );
+        throw this.#unreadable(at, length);
       }
       copyBytes(pieceBytes, into, done, length);
       done += length;
     }
   }
 
+  #unreadable(address: bigint, length: number): Errno {
+    return new Errno(
+      'EFAULT',
+      `${length} bytes at ${hex(address)} cannot be read by process ${this.pid}`,
+    );
+  }
+
   copyOut(address: bigint, bytes: Uint8Array): void {
+    forgetReadAhead();
     if (this.caller !== 0 && !this.#memory.callerWaits()) {
       throw new Errno('EFAULT', `thread ${this.caller} of process ${this.pid} has ended meanwhile`);
     }
@@ -170,6 +184,7 @@ export class ClientSpace implements AddressSpace {
   }
 
   writeLive(address: number, bytes: Uint8Array): boolean {
+    forgetReadAhead();
     return !this.#exited && writeAt(this.#memFile(), bytes, address) === bytes.length;
   }
 

@@ -28,6 +28,7 @@ import type { Mapping } from '../os/process.ts';
 import type { PinnedMemory } from '../kernel/kernel.ts';
 import { preservePages, type Store } from './page-store.ts';
 import type { ClientSpace } from './process-memory.ts';
+import { forgetReadAhead } from './read-ahead.ts';
 
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
@@ -98,6 +99,7 @@ export class SharedMemory implements Backing {
   }
 
   write(offset: number, bytes: Uint8Array): void {
+    forgetReadAhead();
     if (this.held && writeAt(this.#held.fd, bytes, offset) === bytes.length) return;
     const sight = this.#sight(offset, bytes.length);
     if (sight?.space.writeLive(addressIn(sight, offset), bytes) === true) return;
