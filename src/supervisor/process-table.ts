@@ -5,9 +5,7 @@
  * An address space belongs to its process until the end or an exec. Exec is looked at when it is tried; whether it took
  * place shows at the next call, when the old address space is asked if it still lives.
  */
-import { readFileSync } from 'node:fs';
-
-import { closeFile, EPOLLIN, identifyPath, openPath, type PollSet } from '../os/files.ts';
+import { closeFile, EPOLLIN, identifyPath, openPath, readText, type PollSet } from '../os/files.ts';
 import { O_DIRECTORY, O_RDONLY } from '../os/numbers.ts';
 import { compareAddressSpaces, openProcess, signalProcess } from '../os/process.ts';
 import type { OpenEntry } from './files.ts';
@@ -78,14 +76,16 @@ export type ThreadStatus = {
 
 /** Reads /proc/TID/status; undefined if there is no such thread any more. */
 export function threadStatus(tid: number): ThreadStatus | undefined {
-  let text: string;
-  try {
-    text = readFileSync(`/proc/${tid}/status`, 'latin1');
-  } catch {
-    return undefined;
-  }
-  const field = (name: string): string[] =>
-    (new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(text)?.[1] ?? '').split(/\s+/);
+  const text = readText(`/proc/${tid}/status`);
+  if (text === undefined) return undefined;
+  const field = (name: string): string[] => {
+    const at = text.indexOf(`\n${name}:`);
+    if (at < 0) return [''];
+    return text
+      .slice(at + name.length + 2, text.indexOf('\n', at + 1))
+      .trim()
+      .split(/\s+/);
+  };
   return {
     pid: Number(field('Tgid')[0]),
     parent: Number(field('PPid')[0]),

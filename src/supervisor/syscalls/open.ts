@@ -130,6 +130,6 @@ export function open(context: Context): number {
   }
   const cloexec = (flags & O_CLOEXEC) !== 0;
   if ((flags & O_PATH) !== 0) return call.hand(place(name), name, { cloexec });
-  checkPermission(context, call.status, { path: name, node }, wanted(flags));
+  checkPermission(context, call, { path: name, node }, wanted(flags));
   return call.hand(node.open(call), name, { cloexec });
 }

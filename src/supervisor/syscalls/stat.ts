@@ -195,7 +195,7 @@ export function access(context: Context): number {
     ...pathText(plain, directory, path),
     String(mode),
   ]);
-  checkPermission(context, call.status, { path: name, node }, mode);
+  checkPermission(context, call, { path: name, node }, mode);
   return 0;
 }
 
