@@ -68,12 +68,9 @@ export class NotifyLoop {
       switch (this.#listener.wait(PATIENCE)) {
         case 'call':
           if (!this.#listener.receive()) break;
-          // What happened before the call was ready when the wait for it ended.
-          if (this.#listener.companionReady) {
-            this.#release(() => {
-              this.#context.files.drain();
-            });
-          }
+          // What happened before the call was ready when the wait for it ended: files that are gone, and processes whose
+          // numbers may mean others by now.
+          if (this.#listener.companionReady) this.collect();
           if (!this.#abandoned) this.#handle();
           else if (isThreadOf(process.pid, this.#listener.tid)) this.#listener.proceed();
           break;
@@ -95,7 +92,8 @@ export class NotifyLoop {
     const { files, processes } = this.#context;
     this.#release(() => {
       files.drain();
-      processes.processesEnded(files.events.ready());
+      // Told of a limited number at a time; each that has ended is not told of again.
+      while (processes.processesEnded(files.events.ready()) > 0);
     });
   }
 

@@ -159,12 +159,19 @@ export class ProcessTable {
     return process.space;
   }
 
-  /** Forgets the processes among `fds` (descriptors that became readable). */
-  processesEnded(fds: readonly number[]): void {
+  /**
+   * Forgets the processes among `fds` (descriptors that became readable).
+   * @returns how many they were
+   */
+  processesEnded(fds: readonly number[]): number {
+    let ended = 0;
     for (const fd of fds) {
       const process = this.#byPidfd.get(fd);
-      if (process !== undefined) this.#dropProcess(process);
+      if (process === undefined) continue;
+      this.#dropProcess(process);
+      ended++;
     }
+    return ended;
   }
 
   #adopt(tid: number): ClientThread | undefined {

@@ -267,6 +267,37 @@ static int by_ring(void)
 	return use(number);
 }
 
+/*
+ * A process that has used the number ends, and another one gets its id, while a third keeps everybody busy. Only root may
+ * choose an id.
+ */
+static int by_id_used_again(void)
+{
+	int busy = fork();
+
+	if (busy == 0)
+		for (;;)
+			use(copy);
+	int first = fork();
+
+	if (first == 0)
+		_exit(use(number) + use(number) == 0 ? 0 : 1);
+	waitpid(first, NULL, 0);
+	struct clone_args args = { .exit_signal = SIGCHLD, .set_tid = (uintptr_t)&first, .set_tid_size = 1 };
+	int status = -1;
+
+	dup2(null_file, number);
+	long second = syscall(SYS_clone3, &args, sizeof(args));
+
+	if (second == 0)
+		_exit(-use(number));
+	if (second > 0)
+		waitpid(second, &status, 0);
+	kill(busy, SIGKILL);
+	waitpid(busy, NULL, 0);
+	return second < 0 ? UNAVAILABLE : WIFEXITED(status) ? -WEXITSTATUS(status) : -999;
+}
+
 static const struct {
 	const char *name;
 	int (*change)(void);
@@ -285,6 +316,7 @@ static const struct {
 	{ "thread with its own table", by_thread_with_own_table },
 	{ "fork", by_fork },
 	{ "vfork", by_vfork },
+	{ "id used again", by_id_used_again },
 	/* Once one of these was seen, nothing may be taken for granted any more, in no process. */
 	{ "process with the same table", by_process_with_same_table },
 	{ "clone3 with the same table", by_clone3_with_same_table },
