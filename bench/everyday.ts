@@ -1,0 +1,75 @@
+/**
+ * What a program pays that has nothing to do with devices: calls that take a path, and those that change low file numbers,
+ * are looked at for every program. Each workload is measured in turns natively and under `uiommu run`, whose start-up is taken
+ * away.
+ */
+import { spawnSync } from 'node:child_process';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import type { Bench, Figure, Skip } from './measure.ts';
+
+const ROUNDS = 7;
+
+type Workload = { readonly name: string; readonly script: string; readonly atMost: number };
+
+const WORKLOADS: readonly Workload[] = [
+  {
+    name: 'a shell that starts 300 programs',
+    script: 'i=0; while [ $i -lt 300 ]; do /bin/true; i=$((i+1)); done',
+    atMost: 2.5,
+  },
+  {
+    name: 'a shell that opens, writes and closes a file 2,000 times',
+    script: 'i=0; while [ $i -lt 2000 ]; do echo x >/dev/null; i=$((i+1)); done',
+    atMost: 12,
+  },
+  { name: 'find over /usr/include', script: 'find /usr/include -name x', atMost: 12 },
+  {
+    name: 'a shell that computes',
+    script: 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done',
+    atMost: 1.3,
+  },
+];
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
+const UIOMMU = [process.execPath, join(root, 'bin', 'uiommu.js'), 'run', '--'];
+
+function time(command: readonly string[]): number {
+  const [file = '', ...args] = command;
+  const begin = performance.now();
+  const { status } = spawnSync(file, args, { stdio: 'ignore' });
+  if (status !== 0) throw new Error(`${command.join(' ')} ended with ${status}`);
+  return performance.now() - begin;
+}
+
+/** Milliseconds natively and under uiommu; whatever else the machine does only adds time. */
+function measure({ script }: Workload): { readonly native: number; readonly under: number } {
+  const native: number[] = [];
+  const under: number[] = [];
+  const start: number[] = [];
+  for (let round = 0; round < ROUNDS; round++) {
+    native.push(time(['sh', '-c', script]));
+    start.push(time([...UIOMMU, '/bin/true']));
+    under.push(time([...UIOMMU, 'sh', '-c', script]));
+  }
+  return { native: Math.min(...native), under: Math.min(...under) - Math.min(...start) };
+}
+
+function everyday(): Figure[] | Skip {
+  if (spawnSync('find', ['/usr/include', '-maxdepth', '0']).status !== 0) {
+    return { skip: 'there is no find, or no /usr/include' };
+  }
+  return WORKLOADS.map((workload) => {
+    const { native, under } = measure(workload);
+    return {
+      name: workload.name,
+      value: under / native,
+      unit: 'times',
+      atMost: workload.atMost,
+      detail: `${under.toFixed(0)} ms against ${native.toFixed(0)} ms`,
+    };
+  });
+}
+
+export const benches: readonly Bench[] = [{ name: 'programs without a device', run: everyday }];
