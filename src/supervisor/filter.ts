@@ -2,7 +2,8 @@
  * Which system calls of a client are looked at. Everything else runs at native speed. Looked at are: calls that take a
  * path (and the stat family, which may be asked about one of our files); ioctls of type ';', the letter of iommufd and
  * VFIO; shared mappings of files; reads and writes of file numbers from the stream floor on, where our files live whose
- * data we make (event queues), and closing those; what gives a low file number another meaning (known-numbers.ts); capabilities, for clients that count as root; the end of a process, for the memory that outlives it.
+ * data we make (event queues), and closing those; what gives a low file number another meaning (known-numbers.ts);
+ * capabilities, for clients that count as root; the end of a process, for the memory that outlives it.
  *
  * The end of a single thread is not looked at: our own launching thread is under the filter too, and the main thread joins it,
  * deaf to calls meanwhile.
