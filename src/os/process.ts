@@ -79,6 +79,11 @@ export function isThreadOf(pid: number, tid: number): boolean {
   return sys(NR.tgkill, pid, tid, 0) !== -ESRCH;
 }
 
+/** There is a thread of that number, as far as anybody may know. */
+export function isThread(tid: number): boolean {
+  return sys(NR.kill, tid, 0) !== -ESRCH;
+}
+
 const KCMP_VM = 1;
 
 /** 0 if two processes share one address space, 1 or 2 if not, negative errno where this may not be asked. */

@@ -19,7 +19,6 @@ const CAPABILITY_BIT: Record<Capability, bigint> = {
 const NOBODY: ThreadStatus = {
   pid: 0,
   parent: 0,
-  threads: 1,
   uid: 65534,
   gid: 65534,
   groups: [],

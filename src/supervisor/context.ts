@@ -54,7 +54,8 @@ export function fileOf(
 ): OpenEntry | undefined | number {
   const known = numbers.at(thread, number);
   if (known !== undefined) return known;
+  const settled = numbers.settled(thread, number);
   const entry = files.find(thread.files, number);
-  if (typeof entry === 'object') numbers.learn(thread, number, entry);
+  if (settled && typeof entry === 'object') numbers.learn(thread, number, entry);
   return entry;
 }

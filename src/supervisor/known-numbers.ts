@@ -4,17 +4,15 @@
  *
  * Invariant: a remembered number stands for that file now. It holds because
  * - whatever can make a low number mean something else is looked at (filter.ts) and forgets before it is carried out: close,
- *   dup2, dup3, close_range, exec;
- * - only what the first thread of a process uses is remembered: while its process lives, its number means no other thread,
- *   and when it calls, all its earlier calls are over. What its other threads change is carried out at some time
- *   after we saw it; so the first such change ends the remembering for that process, and one that had other threads when
- *   it came to us never begins with it;
+ *   dup2, dup3, close_range, exec. When the kernel carries it out is not told; but once its thread calls again it is done, and
+ *   until then nothing is learnt of the numbers in question;
+ * - only what the first thread of a process uses is remembered: while its process lives, its number means no other thread;
  * - nobody else changes its table: once a process is started that shares one, or io_uring is set up, whose operations
  *   no filter sees, nothing is remembered any more in this run.
  * 32-bit calls are not looked at: a program that mixes them in could go on with a file that it has closed, as long as it
  * holds another number of it.
  */
-import { isThreadOf } from '../os/process.ts';
+import { isThread, isThreadOf } from '../os/process.ts';
 import type { OpenEntry } from './files.ts';
 import type { ClientProcess, ClientThread } from './process-table.ts';
 
@@ -23,19 +21,28 @@ export const KNOWN_NUMBERS = 64;
 
 /** Whose numbers there are. */
 export type KnownProcesses = {
-  readonly empty: boolean;
-  seen(tid: number): ClientThread | undefined;
   all(): Iterable<ClientProcess>;
 };
 
-const isFirst = ({ tid, process }: ClientThread): boolean => tid === process.pid;
+/** Numbers, both inclusive. */
+type Range = { readonly first: number; readonly last: number };
+
+// Threads that ended with such a call; above this many are looked for.
+const ENDED = 256;
 
 export class KnownNumbers {
   readonly #processes: KnownProcesses;
+  /** by thread, what its latest call is about to change, or has changed */
+  readonly #changing = new Map<number, Range>();
   #enabled = true;
 
   constructor(processes: KnownProcesses) {
     this.#processes = processes;
+  }
+
+  /** Thread `tid` makes a call: its earlier ones are over. */
+  called(tid: number): void {
+    if (this.#changing.size > 0) this.#changing.delete(tid);
   }
 
   /** What a number of a thread stands for; undefined if that has to be asked. */
@@ -45,29 +52,37 @@ export class KnownNumbers {
     return entry?.released === false ? entry : undefined;
   }
 
-  /** The kernel has just said what a number of the thread that calls stands for. */
-  learn(thread: ClientThread, number: number, entry: OpenEntry): void {
-    if (number < KNOWN_NUMBERS && thread.process.remembers && isFirst(thread)) {
-      thread.numbers[number] = entry;
+  /**
+   * What the kernel will say of a number of the thread that calls stays true until {@link forget}. Must be asked before the
+   * kernel is: a thread that is alive now may make its change, and end, before anybody looks again.
+   */
+  settled({ process, tid }: ClientThread, number: number): boolean {
+    if (number >= KNOWN_NUMBERS || tid !== process.pid || process.pidfd < 0) return false;
+    for (const [other, { first, last }] of this.#changing) {
+      if (first <= number && number <= last && isThreadOf(process.pid, other)) return false;
     }
+    return true;
+  }
+
+  learn({ numbers }: ClientThread, number: number, entry: OpenEntry): void {
+    numbers[number] = entry;
   }
 
   /** Thread `tid` is about to change what the numbers [first, last] stand for. */
   forget(tid: number, first: number, last: number): void {
-    if (this.#processes.empty) return;
-    const thread = this.#processes.seen(tid);
-    if (thread !== undefined && isFirst(thread)) {
-      const end = Math.min(last + 1, thread.numbers.length);
-      for (let number = first; number < end; number++) thread.numbers[number] = undefined;
-      return;
-    }
+    if (this.#changing.size > ENDED) this.#sweep();
+    this.#changing.set(tid, { first, last });
     for (const process of this.#processes.all()) {
-      if (process.remembers && isThreadOf(process.pid, tid)) process.forgetAll();
+      if (tid === process.pid || isThreadOf(process.pid, tid)) process.forgetNumbers(first, last);
     }
   }
 
   /** From now on tables may change unseen. */
   giveUp(): void {
     this.#enabled = false;
+  }
+
+  #sweep(): void {
+    for (const tid of [...this.#changing.keys()]) if (!isThread(tid)) this.#changing.delete(tid);
   }
 }

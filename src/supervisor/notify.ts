@@ -108,6 +108,7 @@ export class NotifyLoop {
 
   #handle(): void {
     const listener = this.#listener;
+    this.#context.numbers.called(listener.tid);
     const syscall = SYSCALLS.get(listener.nr);
     if (syscall === undefined) {
       listener.proceed();

@@ -24,24 +24,18 @@ export class ClientProcess {
   rootCapabilities = ALL_CAPABILITIES;
   /** an exec was tried since the space was last seen alive */
   execTried = false;
-  #remembers: boolean;
 
-  /** @param threads how many it has now */
-  constructor(pid: number, threads: number) {
+  constructor(pid: number) {
     this.pid = pid;
     this.pidfd = openProcess(pid);
-    this.#remembers = threads === 1 && this.pidfd >= 0;
   }
 
-  /** What its file numbers stand for may be remembered (known-numbers.ts). */
-  get remembers(): boolean {
-    return this.#remembers;
-  }
-
-  /** Its file numbers change in ways that cannot be followed. */
-  forgetAll(): void {
-    this.#remembers = false;
-    for (const { numbers } of this.threads) numbers.length = 0;
+  /** What its file numbers [first, last] stand for is not known any more. */
+  forgetNumbers(first: number, last: number): void {
+    for (const { numbers } of this.threads) {
+      const end = Math.min(last + 1, numbers.length);
+      for (let number = first; number < end; number++) numbers[number] = undefined;
+    }
   }
 }
 
@@ -50,7 +44,7 @@ export class ClientThread {
   readonly process: ClientProcess;
   /** open /proc/TID/fd */
   readonly files: number;
-  /** by file number, what it is known to stand for */
+  /** by file number, what it is known to stand for (known-numbers.ts) */
   readonly numbers: (OpenEntry | undefined)[] = [];
 
   constructor(tid: number, files: number, process: ClientProcess) {
@@ -64,8 +58,6 @@ export class ClientThread {
 export type ThreadStatus = {
   readonly pid: number;
   readonly parent: number;
-  /** of its process */
-  readonly threads: number;
   /** file-system user and group, which permission checks use */
   readonly uid: number;
   readonly gid: number;
@@ -89,7 +81,6 @@ export function threadStatus(tid: number): ThreadStatus | undefined {
   return {
     pid: Number(field('Tgid')[0]),
     parent: Number(field('PPid')[0]),
-    threads: Number(field('Threads')[0]),
     uid: Number(field('Uid')[3]),
     gid: Number(field('Gid')[3]),
     groups: field('Groups').filter(Boolean).map(Number),
@@ -200,7 +191,7 @@ export class ProcessTable {
     const known = this.#processes.get(status.pid);
     if (known !== undefined && processAlive(known)) return known;
     if (known !== undefined) this.#dropProcess(known);
-    const process = new ClientProcess(status.pid, status.threads);
+    const process = new ClientProcess(status.pid);
     this.#processes.set(status.pid, process);
     if (process.pidfd >= 0) {
       this.#byPidfd.set(process.pidfd, process);

@@ -158,6 +158,8 @@ const CHANGED_NUMBERS: Record<string, number> = {
   'thread that closes': EBADF,
   'thread that replaces': ENOTTY,
   'older thread': EBADF,
+  'thread after another': EBADF,
+  'racing thread': 0,
   'thread with its own table': 0,
   'process with the same table': EBADF,
   'clone3 with the same table': EBADF,

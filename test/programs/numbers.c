@@ -144,6 +144,24 @@ static int by_thread_that_replaces(void)
 	return by_thread(replace_it);
 }
 
+static void *close_another(void *other)
+{
+	close(*(int *)other);
+	return NULL;
+}
+
+/* What a thread does to other numbers changes nothing; what it does afterwards to this one does. */
+static int by_thread_after_another(void)
+{
+	int other = open("/dev/null", O_RDWR), result;
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, close_another, &other);
+	pthread_join(thread, NULL);
+	result = use(number) + use(number);
+	return result + by_thread(close_it);
+}
+
 /* A thread that was there before the file is used. */
 static int turn; /* 0: wait, 1: close, 2: closed */
 
@@ -169,6 +187,27 @@ static int by_older_thread(void)
 	result += use(number);
 	pthread_join(thread, NULL);
 	return result;
+}
+
+/* Closed by a thread while this one uses it all the time. @returns how often it still worked afterwards */
+static int by_racing_thread(void)
+{
+	int wrong = 0;
+
+	for (int i = 0; i < 300; i++) {
+		pthread_t thread;
+
+		dup2(copy, number);
+		__atomic_store_n(&turn, 0, __ATOMIC_RELEASE);
+		pthread_create(&thread, NULL, close_when_told, NULL);
+		use(number);
+		__atomic_store_n(&turn, 1, __ATOMIC_RELEASE);
+		while (__atomic_load_n(&turn, __ATOMIC_ACQUIRE) != 2)
+			use(number);
+		wrong += use(number) != -EBADF;
+		pthread_join(thread, NULL);
+	}
+	return wrong;
 }
 
 /* A thread with a table of its own closes its copy of the number alone. */
@@ -313,6 +352,8 @@ static const struct {
 	{ "thread that closes", by_thread_that_closes },
 	{ "thread that replaces", by_thread_that_replaces },
 	{ "older thread", by_older_thread },
+	{ "thread after another", by_thread_after_another },
+	{ "racing thread", by_racing_thread },
 	{ "thread with its own table", by_thread_with_own_table },
 	{ "fork", by_fork },
 	{ "vfork", by_vfork },
