@@ -4,10 +4,8 @@
  * away.
  */
 import { spawnSync } from 'node:child_process';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 
-import type { Bench, Figure, Skip } from './measure.ts';
+import { commandTime, UIOMMU_RUN, type Bench, type Figure, type Skip } from './measure.ts';
 
 const ROUNDS = 7;
 
@@ -32,26 +30,15 @@ const WORKLOADS: readonly Workload[] = [
   },
 ];
 
-const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
-const UIOMMU = [process.execPath, join(root, 'bin', 'uiommu.js'), 'run', '--'];
-
-function time(command: readonly string[]): number {
-  const [file = '', ...args] = command;
-  const begin = performance.now();
-  const { status } = spawnSync(file, args, { stdio: 'ignore' });
-  if (status !== 0) throw new Error(`${command.join(' ')} ended with ${status}`);
-  return performance.now() - begin;
-}
-
 /** Milliseconds natively and under uiommu; whatever else the machine does only adds time. */
 function measure({ script }: Workload): { readonly native: number; readonly under: number } {
   const native: number[] = [];
   const under: number[] = [];
   const start: number[] = [];
   for (let round = 0; round < ROUNDS; round++) {
-    native.push(time(['sh', '-c', script]));
-    start.push(time([...UIOMMU, '/bin/true']));
-    under.push(time([...UIOMMU, 'sh', '-c', script]));
+    native.push(commandTime(['sh', '-c', script]));
+    start.push(commandTime([...UIOMMU_RUN, '--', '/bin/true']));
+    under.push(commandTime([...UIOMMU_RUN, '--', 'sh', '-c', script]));
   }
   return { native: Math.min(...native), under: Math.min(...under) - Math.min(...start) };
 }

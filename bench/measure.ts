@@ -5,7 +5,10 @@
  * compared: whatever else the machine does only adds time. tinybench runs its tasks one after the other, so that a busy
  * minute falls on one of them alone.
  */
+import { spawnSync } from 'node:child_process';
+import { dirname, join } from 'node:path';
 import { performance } from 'node:perf_hooks';
+import { fileURLToPath } from 'node:url';
 
 /** One number of SPECIFICATION.md. */
 export type Figure = {
@@ -88,6 +91,24 @@ export function growthFigure(name: string, series: readonly Timed[], atMost: num
   const value = (ratios.at(-1) ?? NaN) / (ratios[0] ?? NaN);
   const detail = `ratios ${ratios.map((ratio) => ratio.toFixed(2)).join(', ')}`;
   return { name, value, unit: 'times', atMost, detail };
+}
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
+
+/** The command `uiommu run` of this tree; options, `--` and a program follow. */
+export const UIOMMU_RUN: readonly string[] = [
+  process.execPath,
+  join(root, 'bin', 'uiommu.js'),
+  'run',
+];
+
+/** Milliseconds from start to end of a command, whose output goes nowhere; it must succeed. */
+export function commandTime(command: readonly string[]): number {
+  const [file = '', ...args] = command;
+  const begin = performance.now();
+  const { status } = spawnSync(file, args, { stdio: 'ignore' });
+  if (status !== 0) throw new Error(`${command.join(' ')} ended with ${status}`);
+  return performance.now() - begin;
 }
 
 /** Numbers that look random, the same for the same seed (mulberry32): from 0 up to, not including, 2^32. */

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import type { Bench, Figure, Skip } from './measure.ts';
+import { UIOMMU_RUN, type Bench, type Figure, type Skip } from './measure.ts';
 
 const CALLS = 40_000;
 const ROUNDS = 5;
@@ -44,10 +44,9 @@ function roundTrip(): Figure[] | Skip {
     };
     return Object.entries(names).map(([kind, name]) => {
       const call = [client, String(CALLS), kind];
-      const uiommu = [process.execPath, join(root, 'bin', 'uiommu.js'), 'run', '-m', 'selftest'];
       const rounds = Array.from({ length: ROUNDS }, () => ({
         c: measure([supervisor, ...call, 'plain']),
-        own: measure([...uiommu, '--', ...call]),
+        own: measure([...UIOMMU_RUN, '-m', 'selftest', '--', ...call]),
       }));
       // Whatever else the machine does only adds time.
       const c = Math.min(...rounds.map((round) => round.c));

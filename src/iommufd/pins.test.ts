@@ -22,6 +22,14 @@ function pinner(physical: PhysicalMemory, backing: SparseBacking) {
   };
 }
 
+const framesOf = (pieces: ReturnType<Pins['pinned']>): number[] =>
+  typeof pieces === 'string'
+    ? []
+    : pieces.flatMap(({ page, count }) => Array.from({ length: count }, (_, i) => page + i));
+
+const pagesOf = (first: number, last: number): number[] =>
+  Array.from({ length: last - first + 1 }, (_, i) => BASE + first + i);
+
 function shuffledDrops(users: readonly (readonly [number, number])[], order: readonly number[]) {
   return users
     .map((range, i) => ({ range, key: order[i] ?? i }))
@@ -63,6 +71,13 @@ test('pins: every page has the users that were added, is pinned once, and is let
           pins.isEmpty,
           counts.every((count) => count === 0),
         );
+        for (const [first, last] of users) {
+          const used = counts.slice(first, last + 1).filter((count) => count > 0).length;
+          const pinned = pins.pinned(first, last);
+          if (used === 0) assert.equal(pinned, 'none');
+          else if (used <= last - first) assert.equal(pinned, 'some');
+          else assert.deepEqual(framesOf(pinned), pagesOf(first, last));
+        }
         counts.forEach((count, page) => {
           assert.equal(physical.pinCount(backing, BASE + page), count > 0 ? 1 : 0);
         });
@@ -70,13 +85,7 @@ test('pins: every page has the users that were added, is pinned once, and is let
       for (const [first, last] of users) {
         assert.equal(pins.add(first, last, pin), change([first, last], 1));
         check();
-        const frames = pins
-          .pieces(first, last)
-          .flatMap(({ page, count }) => Array.from({ length: count }, (_, i) => page + i));
-        assert.deepEqual(
-          frames,
-          Array.from({ length: last - first + 1 }, (_, i) => BASE + first + i),
-        );
+        assert.deepEqual(framesOf(pins.pieces(first, last)), pagesOf(first, last));
       }
       for (const [first, last] of shuffledDrops(users, keys)) {
         assert.equal(pins.drop(first, last), change([first, last], -1));
