@@ -77,6 +77,17 @@ test('the allowed ranges are tried in order, and nothing else', () => {
   assert.throws(() => allocIova(space({ allowed: [[0n, PAGE - 1n]] }), 0n, 1n), { code: 'ENOSPC' });
 });
 
+test('allowed ranges without a gap between them are one', () => {
+  const allowed: Range[] = [
+    [10n * PAGE, 11n * PAGE - 1n],
+    [20n * PAGE, 22n * PAGE - 1n],
+    [22n * PAGE, 29n * PAGE],
+    [40n * PAGE, 60n * PAGE],
+  ];
+  assert.equal(allocIova(space({ allowed }), PAGE, 3n * PAGE), 20n * PAGE);
+  assert.equal(allocIova(space({ allowed }), PAGE, 10n * PAGE), 40n * PAGE);
+});
+
 test('a hole whose candidate is its last byte does not fit (start >= last)', () => {
   assert.throws(() => allocIova(space({ allowed: [[2n * PAGE, 2n * PAGE]] }), 0n, 1n), {
     code: 'ENOSPC',

@@ -74,9 +74,23 @@ function windows(allowed: readonly Span[]): Range[] {
   const first = PAGE;
   const last = MAX_ADDRESS - PAGE;
   if (allowed.length === 0) return [{ first, last }];
-  return allowed
-    .map((span) => ({ first: max(firstOf(span), first), last: min(lastOf(span), last) }))
+  return joined(allowed)
+    .map((range) => ({ first: max(range.first, first), last: min(range.last, last) }))
     .filter((range) => range.first <= range.last);
+}
+
+/** Ranges without a gap between them count as one (interval_tree_span_iter). */
+function joined(spans: readonly Span[]): Range[] {
+  const ranges: Range[] = [];
+  for (const span of spans) {
+    const previous = ranges.at(-1);
+    if (previous === undefined || previous.last + 1n !== firstOf(span)) {
+      ranges.push({ first: firstOf(span), last: lastOf(span) });
+    } else {
+      ranges[ranges.length - 1] = { first: previous.first, last: lastOf(span) };
+    }
+  }
+  return ranges;
 }
 
 /** The aligned start within [first, last] if the request fits there (__alloc_iova_check_range). */

@@ -52,8 +52,12 @@ export class MockViommu implements ViommuDriver {
       throw new Errno('EINVAL', `queue index ${index}; there are ${uapi.IOMMU_TEST_HW_QUEUE_MAX}`);
     }
     const taken = this.#queues[index];
-    if (taken !== undefined)
-      throw new Errno('EEXIST', `queue index ${index} belongs to ${String(taken)}`);
+    if (taken !== undefined) {
+      throw new Errno(
+        'EEXIST',
+        `queue index ${index} belongs to ${String(taken)}, or did: the mock driver never gives the second place back`,
+      );
+    }
     const previous = index === 0 ? undefined : this.#queues[index - 1];
     if (index > 0 && previous === undefined) {
       throw new Errno('EIO', `queue ${index} needs queue ${index - 1}, which is not there`);
@@ -66,7 +70,8 @@ export class MockViommu implements ViommuDriver {
     queue.dependsOn = previous;
     this.#queues[index] = queue;
     queue.onDestroy = () => {
-      this.#queues[index] = undefined;
+      // Whichever queue goes: mock_hw_queue_destroy asks for an index that nothing has set. The second place stays taken.
+      this.#queues[0] = undefined;
       if (previous !== undefined) previous.users--;
     };
   }

@@ -384,7 +384,12 @@ nestedTest('iommufd_viommu.hw_queue', ({ s, ioas, device, parent }) => {
     s.destroy(viommu);
   });
   s.destroy(second);
+  // The mock driver takes every queue that goes for the first one: as recorded, the second place stays taken.
+  refuses('EEXIST', () => queue({ index: 1 }));
+  s.destroy(queue({}));
   s.destroy(first);
+  refuses('EEXIST', () => queue({ index: 1 }));
+  s.destroy(queue({}));
   s.unmap(ioas, iova, 512n * PAGE);
 });
 
