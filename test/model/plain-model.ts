@@ -14,6 +14,7 @@ import {
   MOCK_GRANULE,
   Refused,
   refuse,
+  joined,
   overlap,
   isMultiple,
   pagesBehind,
@@ -128,12 +129,7 @@ export class PlainContext {
       case 'VEVENTQ':
         return object.open;
       case 'HW_QUEUE':
-        return values.some(
-          (other) =>
-            other.kind === 'HW_QUEUE' &&
-            other.viommu === object.viommu &&
-            other.index > object.index,
-        );
+        return values.some((other) => other.kind === 'HW_QUEUE' && other.previous === object);
       case 'VDEVICE':
       case 'SELFTEST':
         return false;
@@ -156,7 +152,10 @@ export class PlainContext {
     if (object === this.vfioIoas) this.vfioIoas = undefined;
     this.#remove(object);
     if (object.kind === 'HWPT_PAGING') this.#unreserve(object);
-    if (object.kind === 'HW_QUEUE') this.#remove(object.access);
+    if (object.kind === 'HW_QUEUE') {
+      this.#remove(object.access);
+      object.viommu.queues[0] = undefined;
+    }
     if (object.kind !== 'SELFTEST') return;
     const { device } = object;
     const vdevice = this.all('VDEVICE').find((candidate) => candidate.device === device);
@@ -274,7 +273,7 @@ export class PlainContext {
     if (address !== 0n) while (!isMultiple(address, align)) align /= 2n;
     refuse('EINVAL', align < this.alignment(ioas));
     const window = { first: PAGE, last: MAX - PAGE };
-    const allowed = [...ioas.allowed].sort((a, b) => (a.first < b.first ? -1 : 1));
+    const allowed = joined(ioas.allowed);
     const used = [...ioas.areas, ...ioas.reserved].sort((a, b) => (a.first < b.first ? -1 : 1));
     for (const range of allowed.length > 0 ? allowed : [window]) {
       const low = range.first > window.first ? range.first : window.first;
@@ -495,7 +494,7 @@ export class PlainContext {
     this.#get('DEVICE', deviceId);
     const hwpt = this.#get('HWPT_PAGING', hwptId);
     refuse('EINVAL', !hwpt.nestParent);
-    return this.#add({ kind: 'VIOMMU', hwpt });
+    return this.#add({ kind: 'VIOMMU', hwpt, queues: [] });
   }
 
   vdeviceAlloc(viommuId: number, deviceId: number, virtId: bigint): number {
@@ -532,17 +531,15 @@ export class PlainContext {
         items: [],
         nextItem: 0,
       };
-      const queue: PlainQueue = { kind: 'HW_QUEUE', viommu, index, access };
-      const others = this.all('HW_QUEUE').filter((other) => other.viommu === viommu);
+      const previous = index === 1 ? viommu.queues[0] : undefined;
+      const queue: PlainQueue = { kind: 'HW_QUEUE', viommu, previous, access };
       const id = this.#add(queue);
       this.#refuseMisaligned(ioas, PAGE);
       this.#add(access);
       this.#pin(access, { first: iova, last: iova + PAGE - 1n }, false);
-      refuse(
-        'EEXIST',
-        others.some((other) => other.index === index),
-      );
-      refuse('EIO', index === 1 && others.length === 0);
+      refuse('EEXIST', viommu.queues[index] !== undefined);
+      refuse('EIO', index === 1 && previous === undefined);
+      viommu.queues[index] = queue;
       return id;
     });
   }

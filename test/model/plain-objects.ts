@@ -79,7 +79,12 @@ export type PlainNested = {
 export type PlainTest = { readonly kind: 'SELFTEST'; readonly device: PlainDevice };
 export type PlainDevice = { readonly kind: 'DEVICE'; hwpt: PlainHwpt | PlainNested };
 export type PlainFault = { readonly kind: 'FAULT'; open: boolean };
-export type PlainViommu = { readonly kind: 'VIOMMU'; readonly hwpt: PlainHwpt };
+export type PlainViommu = {
+  readonly kind: 'VIOMMU';
+  readonly hwpt: PlainHwpt;
+  /** by index, what the mock driver believes to be there: a queue that goes empties the first, whichever it was */
+  readonly queues: (PlainQueue | undefined)[];
+};
 export type PlainVdevice = {
   readonly kind: 'VDEVICE';
   readonly viommu: PlainViommu;
@@ -102,7 +107,8 @@ export type PlainAccess = {
 export type PlainQueue = {
   readonly kind: 'HW_QUEUE';
   readonly viommu: PlainViommu;
-  readonly index: number;
+  /** it depends on that one */
+  readonly previous: PlainQueue | undefined;
   readonly access: PlainAccess;
 };
 export type PlainObject =
@@ -119,6 +125,18 @@ export type PlainObject =
   | PlainQueue;
 export type Kind = PlainObject['kind'];
 export type OfKind<K extends Kind> = Extract<PlainObject, { readonly kind: K }>;
+
+/** Ascending, and ranges without a gap between them as one. */
+export function joined(ranges: readonly Range[]): Range[] {
+  const sorted = [...ranges].sort((a, b) => (a.first < b.first ? -1 : 1));
+  const startsOne = ({ first }: Range): boolean => !ranges.some(({ last }) => last + 1n === first);
+  const starts = sorted.filter(startsOne).map(({ first }) => first);
+  return starts.map((first, i) => {
+    const next = starts[i + 1];
+    const last = sorted.filter((range) => next === undefined || range.first < next).at(-1)?.last;
+    return { first, last: last ?? first };
+  });
+}
 
 export function overlap(a: Range, b: Range): boolean {
   return a.first <= b.last && b.first <= a.last;
