@@ -118,6 +118,7 @@ export class ClientSpace implements AddressSpace {
   }
 
   copyIn(address: bigint, into: Uint8Array): void {
+    if (into.length === 0) return;
     if (into.length <= READ_BLOCK && this.caller !== 0 && address < USER_END) {
       if (readAhead(this, this.caller, { address: Number(address), into })) return;
       throw this.#unreadable(address, into.length);
@@ -131,13 +132,6 @@ export class ClientSpace implements AddressSpace {
       copyBytes(pieceBytes, into, done, length);
       done += length;
     }
-  }
-
-  #unreadable(address: bigint, length: number): Errno {
-    return new Errno(
-      'EFAULT',
-      `${length} bytes at ${hex(address)} cannot be read by process ${this.pid}`,
-    );
   }
 
   copyOut(address: bigint, bytes: Uint8Array): void {
@@ -236,6 +230,13 @@ export class ClientSpace implements AddressSpace {
 
   #thread(): number {
     return this.caller === 0 ? this.pid : this.caller;
+  }
+
+  #unreadable(address: bigint, length: number): Errno {
+    return new Errno(
+      'EFAULT',
+      `${length} bytes at ${hex(address)} cannot be read by process ${this.pid}`,
+    );
   }
 
   #locate(mapping: Mapping, pages: { page: number; count: number }, write: boolean): PageRun {

@@ -87,6 +87,14 @@ test('copyIn: another address space has bytes of its own', () => {
   assert.deepEqual(read(other, block, 0, 1), [5]);
 });
 
+test('copyIn: nothing can be read from anywhere', () => {
+  const space = ownSpace();
+  for (const address of [0n, 5n, 2n ** 47n, 2n ** 64n - 1n]) {
+    space.copyIn(address, new Uint8Array(0));
+  }
+  assert.deepEqual(read(space, allocate(8), 0, 1), [0]);
+});
+
 test('copyIn: kernel addresses and the end of the address space give EFAULT', () => {
   const space = ownSpace();
   for (const address of [0n, 2n ** 47n - 8n, 2n ** 47n, 2n ** 63n, 2n ** 64n - 4n]) {
