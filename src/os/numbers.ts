@@ -66,6 +66,9 @@ export const NR = {
   faccessat2: 439,
 } as const;
 
+export const CLONE_FILES = 0x400;
+export const CLONE_THREAD = 0x10000;
+
 export const AT_FDCWD = -100;
 export const AT_SYMLINK_NOFOLLOW = 0x100;
 export const AT_EACCESS = 0x200;

@@ -16,7 +16,7 @@ const local = allocate(16);
 const remote = allocate(16);
 local.view.setBigUint64(0, BigInt(piece.address), true);
 const localLength = new Uint32Array(local.bytes.buffer, local.bytes.byteOffset, 4);
-const remoteLength = new Uint32Array(remote.bytes.buffer, remote.bytes.byteOffset, 4);
+const remoteWords = new Uint32Array(remote.bytes.buffer, remote.bytes.byteOffset, 4);
 
 /** Where {@link readMemory} leaves its bytes and {@link writeMemory} takes them. */
 export const pieceBytes = piece.bytes;
@@ -24,7 +24,7 @@ export const pieceView = piece.view;
 
 function move(nr: number, tid: number, address: bigint, length: number): number {
   localLength[2] = length;
-  remoteLength[2] = length;
+  remoteWords[2] = length;
   remote.view.setBigUint64(0, address, true);
   // process_vm_readv and process_vm_writev take the same arguments.
   return sys6(nr, tid, local.address, 1, remote.address, 1, 0);
@@ -47,7 +47,6 @@ const block = allocate(2 * READ_BLOCK);
 const blockLocal = allocate(16);
 blockLocal.view.setBigUint64(0, BigInt(block.address), true);
 const blockWords = new Uint32Array(blockLocal.bytes.buffer, blockLocal.bytes.byteOffset, 4);
-const remoteWords = new Uint32Array(remote.bytes.buffer, remote.bytes.byteOffset, 4);
 
 /** Where {@link readBlock} leaves its bytes, apart from all other copies. */
 export const blockBytes = block.bytes;
@@ -81,7 +80,7 @@ export function isThreadOf(pid: number, tid: number): boolean {
 
 /** There is a thread of that number, as far as anybody may know. */
 export function isThread(tid: number): boolean {
-  return sys(NR.kill, tid, 0) !== -ESRCH;
+  return signalPid(tid, 0) !== -ESRCH;
 }
 
 const KCMP_VM = 1;

@@ -21,7 +21,7 @@ import {
   SECCOMP_RET_USER_NOTIF,
   type Instruction,
 } from '../os/bpf.ts';
-import { NR } from '../os/numbers.ts';
+import { CLONE_FILES, CLONE_THREAD, NR } from '../os/numbers.ts';
 import { KNOWN_NUMBERS } from './known-numbers.ts';
 
 const X32_BIT = 0x40000000;
@@ -30,8 +30,6 @@ const IOCTL_TYPE = 0x3b00; // ';'
 const MAP_TYPE = 0x0f;
 const MAP_PRIVATE = 2;
 const MAP_ANONYMOUS = 0x20;
-const CLONE_FILES = 0x400;
-const CLONE_THREAD = 0x10000;
 const F_DUPFD = 0;
 const F_DUPFD_CLOEXEC = 1030;
 const HIGHEST_FD = 0x7fffffff;

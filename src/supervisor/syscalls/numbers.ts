@@ -1,11 +1,9 @@
 /** Calls that change what file numbers stand for. The kernel carries them out; we forget what they change (known-numbers.ts). */
-import { NR } from '../../os/numbers.ts';
+import { CLONE_FILES, CLONE_THREAD, NR } from '../../os/numbers.ts';
 import { pieceView, readMemory } from '../../os/process.ts';
 import { CONTINUE, type Context } from '../context.ts';
 import { callerAndFile } from './caller.ts';
 
-const CLONE_FILES = 0x400n;
-const CLONE_THREAD = 0x10000n;
 const FLAGS_SIZE = 8;
 
 export function close(context: Context): number {
@@ -35,8 +33,8 @@ export function closeRange({ listener, numbers }: Context): number {
 /** Threads share the table of their process, which is as it should be; another process must not. */
 export function clone({ listener, numbers }: Context): number {
   const flags =
-    listener.nr === NR.clone ? listener.word(0) : cloneFlags(listener.tid, listener.word(0));
-  if ((flags & CLONE_FILES) !== 0n && (flags & CLONE_THREAD) === 0n) numbers.giveUp();
+    listener.nr === NR.clone ? listener.uint(0) : cloneFlags(listener.tid, listener.word(0));
+  if ((flags & (CLONE_FILES | CLONE_THREAD)) === CLONE_FILES) numbers.giveUp();
   return CONTINUE;
 }
 
@@ -46,6 +44,6 @@ export function ring({ numbers }: Context): number {
 }
 
 // struct clone_args begins with them.
-function cloneFlags(tid: number, address: bigint): bigint {
-  return readMemory(tid, address, FLAGS_SIZE) === FLAGS_SIZE ? pieceView.getBigUint64(0, true) : 0n;
+function cloneFlags(tid: number, address: bigint): number {
+  return readMemory(tid, address, FLAGS_SIZE) === FLAGS_SIZE ? pieceView.getUint32(0, true) : 0;
 }
