@@ -11,15 +11,14 @@ export type Word = number | bigint;
 
 const libc = koffi.load('libc.so.6');
 
-const raw = libc.func('syscall', 'long', [
-  'long',
-  'long',
-  'long',
-  'long',
-  'long',
-  'long',
-  'long',
-]) as unknown as (...words: Word[]) => number;
+// Each argument costs time of its own: what takes few gets an entry with few.
+const raw = entry(6);
+const rawShort = entry(3);
+
+function entry(count: number): (...words: Word[]) => number {
+  const words = Array<string>(1 + count).fill('long');
+  return libc.func('syscall', 'long', words);
+}
 
 /**
  * One system call.
@@ -27,6 +26,12 @@ const raw = libc.func('syscall', 'long', [
  */
 export function sys(nr: number, a: Word = 0, b: Word = 0, c: Word = 0, ...rest: Word[]): number {
   return sys6(nr, a, b, c, rest[0] ?? 0, rest[1] ?? 0, rest[2] ?? 0);
+}
+
+/** The same with three arguments, for paths that must be lean. */
+export function sys3(nr: number, a: Word, b: Word, c: Word): number {
+  const result = rawShort(nr, a, b, c);
+  return result === -1 ? -koffi.errno() : result;
 }
 
 /** The same with all six arguments, for paths that must be lean. */
