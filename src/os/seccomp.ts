@@ -22,6 +22,7 @@ const NOTIF_SET_FLAGS = 0x40082104;
 const SYNC_WAKE_UP = 1;
 const RESPONSE_CONTINUE = 1;
 const ADDFD_SETFD = 1;
+const ADDFD_SEND = 2;
 const O_CLOEXEC = 0o2000000;
 
 /** what the high half of a 64-bit word counts */
@@ -73,11 +74,20 @@ export function installFilter(program: Uint8Array): number {
   return fd;
 }
 
+/** How a file goes into the caller's table. */
+export type FileOptions = {
+  readonly cloexec: boolean;
+  readonly at?: number | undefined;
+  readonly answers?: boolean;
+};
+
 /** Receives calls and answers them, one at a time: everything here is about the call received last. */
 export class Listener {
   readonly fd: number;
   tid = 0;
   nr = 0;
+  /** The call has its answer already. */
+  answered = false;
   /** The companion had something to tell when {@link wait} last returned. */
   companionReady = false;
   readonly #request = allocate(80);
@@ -132,6 +142,7 @@ export class Listener {
   receive(): boolean {
     this.#requestWords.fill(0);
     if (sys3(NR.ioctl, this.fd, NOTIF_RECV, this.#request.address) < 0) return false;
+    this.answered = false;
     this.tid = this.#requestWords[2] ?? 0;
     this.nr = this.#requestWords[4] ?? 0;
     this.#responseWords[0] = this.#requestWords[0] ?? 0;
@@ -177,18 +188,21 @@ export class Listener {
   /**
    * Puts a file of ours into the caller's table.
    * @param options.at the number wanted; the lowest free one if absent
+   * @param options.answers the number is the answer to the call: saves the client to be woken, often elsewhere, twice
    * @returns the number there, or the negative errno
    */
-  addFile(fd: number, options: { readonly cloexec: boolean; readonly at?: number }): number {
+  addFile(fd: number, { cloexec, at, answers = false }: FileOptions): number {
     const { view, address } = this.#addfd;
     view.setUint32(0, this.#requestWords[0] ?? 0, true);
     view.setUint32(4, this.#requestWords[1] ?? 0, true);
-    const { at } = options;
-    view.setUint32(8, at === undefined ? 0 : ADDFD_SETFD, true);
+    const flags = (at === undefined ? 0 : ADDFD_SETFD) | (answers ? ADDFD_SEND : 0);
+    view.setUint32(8, flags, true);
     view.setUint32(12, fd, true);
     view.setUint32(16, at ?? 0, true);
-    view.setUint32(20, options.cloexec ? O_CLOEXEC : 0, true);
-    return sys3(NR.ioctl, this.fd, NOTIF_ADDFD, address);
+    view.setUint32(20, cloexec ? O_CLOEXEC : 0, true);
+    const number = sys3(NR.ioctl, this.fd, NOTIF_ADDFD, address);
+    this.answered = answers && number >= 0;
+    return number;
   }
 
   #send(value: number, error: number, flags: number): boolean {

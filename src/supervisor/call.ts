@@ -93,24 +93,25 @@ export class Call implements Task {
   }
 
   install(file: OpenFile, options: { readonly cloexec: boolean }): number {
-    return this.hand(file, undefined, options);
+    return this.hand(file, undefined, { ...options, answers: false });
   }
 
   /**
    * Puts an open file into the client's table.
    * @param path what it was opened by
+   * @param options.answers its number is the answer to the call
    */
   hand(
     file: OpenFile,
     path: string | undefined,
-    { cloexec }: { readonly cloexec: boolean },
+    { cloexec, answers }: { readonly cloexec: boolean; readonly answers: boolean },
   ): number {
     const { files, listener, current } = this.#context;
     current.opened = path ?? file.name;
     return files.hand(
       file,
       path,
-      (fd, at) => listener.addFile(fd, at === undefined ? { cloexec } : { cloexec, at }),
+      (fd, at, last) => listener.addFile(fd, { cloexec, at, answers: answers && last }),
       { owner: this.thread.process, numbers: this.thread.files },
     );
   }

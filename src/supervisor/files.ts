@@ -29,8 +29,12 @@ import {
 import { O_NONBLOCK, O_RDONLY, O_RDWR } from '../os/numbers.ts';
 import { Placeholders, type Placeholder } from './placeholders.ts';
 
-/** What became of a file that was to go into a client's table. */
-export type Installer = (fd: number, at: number | undefined) => number;
+/**
+ * Puts a descriptor of ours into a client's table.
+ * @param last it is all that the call wants: its number may be the answer
+ * @returns the number there, or the negative errno
+ */
+export type Installer = (fd: number, at: number | undefined, last: boolean) => number;
 
 /** The table that a file goes into. */
 export type Table = {
@@ -133,7 +137,6 @@ export class FileTable {
 
   /**
    * Hands a new open file to a client.
-   * @param install puts a descriptor of ours into the client's table
    * @param table the client's, to find a number in
    * @returns number in the client's table; if that fails the file is released and Errno is thrown
    */
@@ -143,7 +146,7 @@ export class FileTable {
     const isPipe = storage.pipe !== undefined;
     const at = isPipe ? this.#freeStream(table.numbers) : this.#placeholders.reusable(table);
     this.#add(entry, storage.watch);
-    const number = install(storage.fd, at);
+    const number = install(storage.fd, at, !isPipe);
     closeFile(storage.fd);
     if (number >= 0 && isPipe) entry.placeholder = this.#placeholders.install(table, install);
     if (number >= 0) return number;
@@ -156,7 +159,7 @@ export class FileTable {
   duplicate(entry: OpenEntry, install: Installer, numbers: number): number {
     const fd = openPath(`/proc/self/fd/${entry.pipe ?? -1}`, O_RDWR | O_NONBLOCK);
     if (fd < 0) return fd;
-    const number = install(fd, this.#freeStream(numbers));
+    const number = install(fd, this.#freeStream(numbers), true);
     closeFile(fd);
     return number === -9 ? -24 : number;
   }

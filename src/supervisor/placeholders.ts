@@ -27,7 +27,7 @@ export class Placeholders {
     if (fd < 0) return undefined;
     identifyFile(fd);
     const { device, inode } = identity;
-    const number = install(fd, this.reusable(table));
+    const number = install(fd, this.reusable(table), false);
     closeFile(fd);
     return number < 0 ? undefined : { number, device, inode };
   }

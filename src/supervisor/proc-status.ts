@@ -34,7 +34,7 @@ export function openStatus({ processes, listener }: Context, pid: number, flags:
   const fd = createMemfd(`status of process ${pid}`);
   if (fd < 0) throw new Errno('ENOMEM', 'no memory for a file');
   writeAt(fd, Buffer.from(text, 'latin1'), 0);
-  const number = listener.addFile(fd, { cloexec: (flags & O_CLOEXEC) !== 0 });
+  const number = listener.addFile(fd, { cloexec: (flags & O_CLOEXEC) !== 0, answers: true });
   closeFile(fd);
   if (number < 0) throw new Errno('EMFILE', "the client's table takes no further file");
   return number;

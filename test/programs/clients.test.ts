@@ -121,6 +121,7 @@ const SHARING: Record<string, string> = {
   socket: 'received 0\n',
   threads: 'right 1600 of 1600\n',
   reopen: 'wrong 0\n',
+  full: 'last 15, then errno 24\nopened 7, allocated 1\n',
 };
 
 async function sharing(t: TestContext, name: string, flags: readonly string[]): Promise<void> {

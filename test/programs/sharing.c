@@ -187,6 +187,21 @@ static void reopen(void)
 	printf("wrong %d\n", wrong);
 }
 
+/* A table that takes nothing more, until something is closed. */
+static void share_full(void)
+{
+	struct rlimit limit = { 16, 16 };
+	int last = -1, next;
+
+	setrlimit(RLIMIT_NOFILE, &limit);
+	while ((next = open("/dev/iommu", O_RDWR)) >= 0)
+		last = next;
+	printf("last %d, then errno %d\n", last, errno);
+	close(7);
+	next = open("/dev/iommu", O_RDWR);
+	printf("opened %d, allocated %d\n", next, alloc(next));
+}
+
 /* More files than the queue of events holds, all closed at once by the end of a process. */
 static void many(void)
 {
@@ -224,6 +239,8 @@ int main(int argc, char **argv)
 		share_exec(argv[0]);
 	else if (!strcmp(name, "after-exec") && argc > 3)
 		printf("inherited %d\n", destroy(atoi(argv[2]), atoi(argv[3])));
+	else if (!strcmp(name, "full"))
+		share_full();
 	else if (!strcmp(name, "socket"))
 		share_socket();
 	else if (!strcmp(name, "threads"))

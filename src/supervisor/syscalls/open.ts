@@ -85,7 +85,7 @@ function openReal(
 ): number {
   const fd = openPath(real, flags & ~O_CLOEXEC);
   if (fd < 0) throw new Errno(errnoName(-fd) ?? 'EIO', `${path} cannot be opened`);
-  const number = listener.addFile(fd, { cloexec: (flags & O_CLOEXEC) !== 0 });
+  const number = listener.addFile(fd, { cloexec: (flags & O_CLOEXEC) !== 0, answers: true });
   closeFile(fd);
   if (number < 0) throw new Errno('EMFILE', "the client's table takes no further file");
   return number;
@@ -129,7 +129,7 @@ export function open(context: Context): number {
     throw new Errno('ENOTDIR', `${name} is a device, not a directory`);
   }
   const cloexec = (flags & O_CLOEXEC) !== 0;
-  if ((flags & O_PATH) !== 0) return call.hand(place(name), name, { cloexec });
+  if ((flags & O_PATH) !== 0) return call.hand(place(name), name, { cloexec, answers: true });
   checkPermission(context, call, { path: name, node }, wanted(flags));
-  return call.hand(node.open(call), name, { cloexec });
+  return call.hand(node.open(call), name, { cloexec, answers: true });
 }

@@ -92,7 +92,7 @@ export function duplicate(context: Context): number {
   context.current.opened = found.entry.link;
   const number = files.duplicate(
     found.entry,
-    (fd, at) => listener.addFile(fd, at === undefined ? { cloexec } : { cloexec, at }),
+    (fd, at, answers) => listener.addFile(fd, { cloexec, at, answers }),
     found.thread.files,
   );
   if (number < 0) throw new Errno('EMFILE', "the client's table takes no further file");
