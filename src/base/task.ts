@@ -44,6 +44,8 @@ export type PageRun = {
 export type AddressSpace = UserMemory & {
   /** The mm has no user any more: exit of its last process, or exec. */
   readonly exited: boolean;
+  /** As far as that is known without a look at the process: true stays true, false has to be asked again. */
+  readonly knownExited: boolean;
   /**
    * What lies behind `count` pages from page number `page`, in order and without gaps, as pin_user_pages would take it.
    * EFAULT if any page is not mapped, may not be read, or (with `write`) may not be written, and after exit.

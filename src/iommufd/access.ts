@@ -263,23 +263,25 @@ function copyPart({ area, first }: Part, bytes: Uint8Array, options: RwOptions):
     return;
   }
   const inOnePage = start.offset + bytes.length <= PAGE_SIZE;
-  if (source.kind === 'user' && inOnePage && copiedFromLiving(pages, start, copy, caller)) return;
+  if (inOnePage && copiedFromLiving(pages, start, copy, caller)) return;
   pages.copy(start, bytes, write);
 }
 
-/** @returns false if the process is gone: what it had pinned is then all there is */
+/** @returns false if there is no process, or none any more: what is pinned is then all there is */
 function copiedFromLiving(
   pages: Pages,
   start: PagesByte,
   copy: Copy,
   caller: object | undefined,
 ): boolean {
+  const { source } = pages;
+  if (source.kind !== 'user' || source.memory.knownExited) return false;
   try {
     pages.copyPage(start, copy, caller);
     return true;
   } catch (error) {
     // Asked only now: the answer costs a look at the process, and most are alive.
-    if (pages.source.kind === 'user' && pages.source.memory.exited) return false;
+    if (source.memory.exited) return false;
     throw error;
   }
 }

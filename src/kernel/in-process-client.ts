@@ -112,6 +112,10 @@ export class BufferMemory implements AddressSpace {
     });
   }
 
+  get knownExited(): boolean {
+    return this.exited;
+  }
+
   resolve(page: number, count: number, write: boolean): PageRun[] {
     if (this.exited) throw new Errno('EFAULT', 'the process is gone');
     const runs: PageRun[] = [];

@@ -110,6 +110,10 @@ export class ClientSpace implements AddressSpace {
     return !this.alive;
   }
 
+  get knownExited(): boolean {
+    return this.#exited;
+  }
+
   /** Somebody still runs in it. */
   get alive(): boolean {
     if (this.#exited) return false;
