@@ -74,9 +74,6 @@ export function installFilter(program: Uint8Array): number {
   return fd;
 }
 
-/** In milliseconds: nothing starts three hundred processes in that time. */
-const FRESH = 0.1;
-
 /** How a file goes into the caller's table. */
 export type FileOptions = {
   readonly cloexec: boolean;
@@ -93,8 +90,6 @@ export class Listener {
   answered = false;
   /** The companion had something to tell when {@link wait} last returned. */
   companionReady = false;
-  /** when the latest call was asked for, so before it was received */
-  #asked = 0;
   readonly #request = allocate(80);
   readonly #response = allocate(24);
   readonly #addfd = allocate(24);
@@ -146,7 +141,6 @@ export class Listener {
   /** Takes the next call; false if it went away meanwhile. */
   receive(): boolean {
     this.#requestWords.fill(0);
-    this.#asked = performance.now();
     if (sys3(NR.ioctl, this.fd, NOTIF_RECV, this.#request.address) < 0) return false;
     this.answered = false;
     this.tid = this.#requestWords[2] ?? 0;
@@ -173,11 +167,9 @@ export class Listener {
 
   /**
    * The caller still waits. Asked before its memory is written: that is looked up by the thread's number, which may mean
-   * another one once the caller is killed. Not so soon after the call, though: the kernel goes through all other numbers
-   * first, at least three hundred.
+   * another one once the caller is killed, and does so at once where another thread of the process execs.
    */
   get valid(): boolean {
-    if (performance.now() - this.#asked < FRESH) return true;
     return sys3(NR.ioctl, this.fd, NOTIF_ID_VALID, this.#request.address) === 0;
   }
 
@@ -199,7 +191,7 @@ export class Listener {
   /**
    * Puts a file of ours into the caller's table.
    * @param options.at the number wanted; the lowest free one if absent
-   * @param options.answers the number is the answer to the call: saves the client to be woken, often elsewhere, twice
+   * @param options.answers the number is the answer to the call: the client is woken once instead of twice
    * @returns the number there, or the negative errno
    */
   addFile(fd: number, { cloexec, at, answers = false }: FileOptions): number {

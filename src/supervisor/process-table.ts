@@ -22,8 +22,8 @@ export class ClientProcess {
   space: ClientSpace | undefined;
   /** effective capabilities of one that counts as root on the machine; it can drop them (capset) */
   rootCapabilities = ALL_CAPABILITIES;
-  /** an exec was tried since the space was last seen alive */
-  execTried = false;
+  /** threads whose exec was let through and may still come; each that calls again has failed, or the space is another */
+  readonly execs = new Set<number>();
 
   constructor(pid: number) {
     this.pid = pid;
@@ -142,10 +142,13 @@ export class ProcessTable {
   /** The address space in which a thread runs now. */
   spaceOf(thread: ClientThread): ClientSpace {
     const { process } = thread;
-    if (process.execTried && process.space !== undefined && !this.#sameSpace(process, thread.tid)) {
-      this.#leaveSpace(process);
+    if (process.execs.size > 0) {
+      const gone = process.space !== undefined && !this.#sameSpace(process, thread.tid);
+      if (gone) this.#leaveSpace(process);
+      // While one thread execs the others may still call.
+      if (gone) process.execs.clear();
+      else process.execs.delete(thread.tid);
     }
-    process.execTried = false;
     process.space ??= this.#spaceFor(process);
     return process.space;
   }

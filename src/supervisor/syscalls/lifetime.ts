@@ -18,8 +18,8 @@ export function exec(context: Context): number {
   const { listener, processes, numbers } = context;
   numbers.forget(listener.tid, 0, Infinity);
   const process = processes.processOf(listener.tid);
+  process?.execs.add(listener.tid);
   if (process?.space === undefined) return CONTINUE;
-  process.execTried = true;
   // A shell tries one folder of PATH after the other: most of these calls fail, and need no copy.
   if (mayStart(context)) process.space.preserve();
   return CONTINUE;
