@@ -1,5 +1,6 @@
 /** Other processes: their memory, mappings, limits and end. Answers are values or negative errnos. */
 import { allocate } from './arena.ts';
+import { readText } from './files.ts';
 import { sys, sys6 } from './libc.ts';
 import { NR } from './numbers.ts';
 
@@ -105,9 +106,15 @@ function limitsOf(pid: number, resource: number): Limits | undefined {
   return { soft, hard };
 }
 
-/** RLIMIT_MEMLOCK of a process in bytes. */
+/**
+ * RLIMIT_MEMLOCK of a process in bytes. Asking needs the same user or CAP_SYS_RESOURCE, which root may lack; reading does
+ * not.
+ */
 export function memlockLimit(pid: number): number {
-  return limitsOf(pid, RLIMIT_MEMLOCK)?.soft ?? Infinity;
+  const limit = limitsOf(pid, RLIMIT_MEMLOCK)?.soft;
+  if (limit !== undefined) return limit;
+  const soft = /^Max locked memory +(\d+)/m.exec(readText(`/proc/${pid}/limits`) ?? '')?.[1];
+  return soft === undefined ? Infinity : Number(soft);
 }
 
 /** RLIMIT_NOFILE of a process; undefined where this may not be asked. */
