@@ -40,9 +40,10 @@ const PAGING_FLAGS =
   IOMMU_HWPT_ALLOC_DIRTY_TRACKING | IOMMU_HWPT_ALLOC_NEST_PARENT | IOMMU_HWPT_ALLOC_PASID;
 const DEVICE_FLAGS = uapi.MOCK_FLAGS_DEVICE_NO_DIRTY | uapi.MOCK_FLAGS_DEVICE_PASID;
 
-// Three levels of 9 bits over 2^11: addresses of 38 bits, leaves from 2^11 to 2^37 in all powers of two.
+// Three levels of 9 bits over 2^11: addresses of 38 bits. Leaves in all powers of two, but none of half a table:
+// pt_iommu_get_info hides the bit below the width of addresses.
 const SMALLEST_LEAF_LG2 = 11;
-const LARGEST_LEAF_LG2 = 37;
+const LARGEST_LEAF_LG2 = 36;
 const LAST_ADDRESS = 2n ** 38n - 1n;
 const DEFAULT_LEAVES = Array.from(
   { length: LARGEST_LEAF_LG2 - SMALLEST_LEAF_LG2 + 1 },
