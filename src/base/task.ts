@@ -66,6 +66,22 @@ export type FileMemory = {
   readonly pinnable: boolean;
 };
 
+/** Where the bytes of a read go. A file copies what it has when it is sure of it, and finds out then if that works. */
+export type ReadBuffer = {
+  /** in bytes */
+  readonly length: number;
+  /** Copies to the bytes from `at` on; EFAULT. */
+  put(at: number, bytes: Uint8Array): void;
+};
+
+/** Where the bytes of a write come from. */
+export type WriteBuffer = {
+  /** in bytes */
+  readonly length: number;
+  /** The `count` bytes from `at` on; EFAULT. */
+  take(at: number, count: number): Uint8Array;
+};
+
 /**
  * An open file of ours, from open to the last close in whatever process. Methods that are missing answer as Linux does
  * for a file without the operation. Refusals are thrown as Errno.
@@ -74,11 +90,13 @@ export type OpenFile = {
   /** For people, in traces and reasons: "/dev/iommu", "fault queue". */
   readonly name: string;
   ioctl?(task: Task, command: number, argument: bigint): number;
-  /** @returns bytes to hand over, at most `count` */
-  read?(task: Task, count: number, offset: number): Uint8Array;
-  /** @returns number of bytes taken */
-  write?(task: Task, bytes: Uint8Array, offset: number): number;
-  /** There is something to read now (POLLIN); writing is always possible. */
+  /** @returns number of bytes put into the buffer */
+  read?(task: Task, buffer: ReadBuffer, offset: number): number;
+  /** @returns number of bytes taken from it */
+  write?(task: Task, buffer: WriteBuffer, offset: number): number;
+  /** It has positions (FMODE_PREAD and FMODE_PWRITE): without, pread and pwrite answer ESPIPE. */
+  readonly positioned?: boolean;
+  /** There is something to read now (POLLIN); a file that has `write` can always be written (POLLOUT). */
   readable?(): boolean;
   /** Called by the engine whenever `readable` may have changed; set by whoever installed the file. */
   onReadable?: () => void;

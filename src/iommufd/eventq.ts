@@ -4,8 +4,7 @@
  * Users: the table, and the open file. The file keeps the context alive.
  * After the common part of drivers/iommu/iommufd/eventq.c.
  */
-import { Errno } from '../base/errno.ts';
-import type { OpenFile, Task } from '../base/task.ts';
+import type { OpenFile, ReadBuffer, Task, WriteBuffer } from '../base/task.ts';
 import type { Context } from './context.ts';
 import { IommufdObject } from './object.ts';
 
@@ -20,8 +19,8 @@ export abstract class EventQueue extends IommufdObject {
 
   /** Something can be read. */
   abstract get isReadable(): boolean;
-  abstract read(task: Task, count: number): Uint8Array;
-  write?(task: Task, bytes: Uint8Array): number;
+  abstract read(buffer: ReadBuffer): number;
+  write?(buffer: WriteBuffer): number;
 
   /** Makes the file; the last step before the object is published, as nothing can take a file back from a client. */
   openFile(task: Task, name: string): number {
@@ -53,24 +52,19 @@ export abstract class EventQueue extends IommufdObject {
 
 class EventFile implements OpenFile {
   readonly name: string;
+  readonly write?: NonNullable<OpenFile['write']>;
   readonly #queue: EventQueue;
   onReadable?: () => void;
 
   constructor(queue: EventQueue, name: string) {
     this.#queue = queue;
     this.name = name;
+    const write = queue.write?.bind(queue);
+    if (write !== undefined) this.write = (_task, buffer) => write(buffer);
   }
 
-  read(task: Task, count: number, offset: number): Uint8Array {
-    if (offset !== 0) throw new Errno('ESPIPE', `${this.name} cannot be read at an offset`);
-    return this.#queue.read(task, count);
-  }
-
-  write(task: Task, bytes: Uint8Array, offset: number): number {
-    if (this.#queue.write === undefined)
-      throw new Errno('EINVAL', `${this.name} cannot be written`);
-    if (offset !== 0) throw new Errno('ESPIPE', `${this.name} cannot be written at an offset`);
-    return this.#queue.write(task, bytes);
+  read(_task: Task, buffer: ReadBuffer): number {
+    return this.#queue.read(buffer);
   }
 
   readable(): boolean {

@@ -9,7 +9,7 @@
  */
 import { Errno } from '../base/errno.ts';
 import { hex } from '../base/position.ts';
-import type { Task } from '../base/task.ts';
+import type { ReadBuffer, WriteBuffer } from '../base/task.ts';
 import type { AttachHandle } from '../iommu/group.ts';
 import {
   IOMMUFD_PAGE_RESP_INVALID,
@@ -59,12 +59,15 @@ export class Fault extends EventQueue {
     this.changed();
   }
 
-  /** Whole groups in the order in which they came; nothing when there are none. ESPIPE, EINVAL. */
-  override read(_task: Task, count: number): Uint8Array {
+  /**
+   * Whole groups in the order in which they came; nothing when there are none. One that cannot be copied stays where it
+   * is. ESPIPE, EINVAL, EFAULT.
+   */
+  override read(buffer: ReadBuffer): number {
     const { size } = iommu_hwpt_pgfault;
+    const count = buffer.length;
     if (count % size !== 0)
       throw new Errno('ESPIPE', `${count} is not a multiple of the ${size} bytes of a fault`);
-    const parts: Uint8Array[] = [];
     let done = 0;
     for (;;) {
       const [group] = this.#waiting;
@@ -79,7 +82,7 @@ export class Fault extends EventQueue {
         break;
       }
       try {
-        parts.push(this.#compose(group, this.#keep(group)));
+        this.#copy(group, buffer, done);
       } catch (error) {
         // What was read before has its cookies, and must reach the client.
         if (done === 0) throw error;
@@ -89,21 +92,18 @@ export class Fault extends EventQueue {
       done += length;
     }
     this.changed();
-    return Buffer.concat(parts);
+    return done;
   }
 
-  /** Answers by cookie; stops at the first bad one. ESPIPE, EINVAL. @returns bytes taken */
-  override write(_task: Task, bytes: Uint8Array): number {
+  /** Answers by cookie; stops at the first bad one. ESPIPE, EINVAL, EFAULT. @returns bytes taken */
+  override write(buffer: WriteBuffer): number {
     const { size } = iommu_hwpt_page_response;
-    if (bytes.length % size !== 0) {
-      throw new Errno(
-        'ESPIPE',
-        `${bytes.length} is not a multiple of the ${size} bytes of an answer`,
-      );
-    }
+    const count = buffer.length;
+    if (count % size !== 0)
+      throw new Errno('ESPIPE', `${count} is not a multiple of the ${size} bytes of an answer`);
     let done = 0;
     try {
-      for (; done < bytes.length; done += size) this.#answer(bytes, done);
+      for (; done < count; done += size) this.#answer(buffer.take(done, size));
     } catch (error) {
       if (done === 0) throw error;
     }
@@ -129,16 +129,29 @@ export class Fault extends EventQueue {
     this.#read.clear();
   }
 
-  #answer(bytes: Uint8Array, offset: number): void {
-    const { cookie, code } = iommu_hwpt_page_response.decode(bytes, offset);
+  #answer(bytes: Uint8Array): void {
+    const { cookie, code } = iommu_hwpt_page_response.decode(bytes);
     if (code !== IOMMUFD_PAGE_RESP_SUCCESS && code !== IOMMUFD_PAGE_RESP_INVALID) {
       throw new Errno('EINVAL', `answer code ${code} is neither success nor invalid`);
     }
     const group = this.#read.get(cookie);
-    if (group === undefined)
+    if (group === undefined) {
+      // The kernel keeps cookie 0 back by an entry of its own, which an answer to it takes out (xa_erase).
+      if (cookie === 0 && this.#read.size > 0) this.#lowestCookie = 0;
       throw new Errno('EINVAL', `no fault waits under cookie ${hex(cookie)}`);
+    }
     this.#forget(cookie);
     group.respond(code === IOMMUFD_PAGE_RESP_SUCCESS);
+  }
+
+  #copy(group: FaultGroup, buffer: ReadBuffer, at: number): void {
+    const cookie = this.#keep(group);
+    try {
+      buffer.put(at, this.#compose(group, cookie));
+    } catch (error) {
+      this.#forget(cookie);
+      throw error;
+    }
   }
 
   #keep(group: FaultGroup): number {

@@ -8,7 +8,7 @@
  * After drivers/iommu/iommufd/eventq.c (IOMMUFD_OBJ_VEVENTQ) and iommufd_vevent_handler of iommufd_private.h.
  */
 import { Errno } from '../base/errno.ts';
-import type { Task } from '../base/task.ts';
+import type { ReadBuffer } from '../base/task.ts';
 import {
   IOMMU_VEVENTQ_FLAG_LOST_EVENTS,
   IOMMU_VEVENTQ_TYPE_DEFAULT,
@@ -71,12 +71,12 @@ export class Veventq extends EventQueue {
     this.changed();
   }
 
-  /** Whole records; nothing when there are none. EINVAL for less than the first one. */
-  override read(_task: Task, count: number): Uint8Array {
+  /** Whole records; nothing when there are none. EINVAL for less than the first one, EFAULT, and it stays there. */
+  override read(buffer: ReadBuffer): number {
     const header = iommufd_vevent_header.size;
+    const count = buffer.length;
     if (count < header)
       throw new Errno('EINVAL', `${count} bytes are too few for the header of an event`);
-    const parts: Uint8Array[] = [];
     let done = 0;
     for (;;) {
       const [event] = this.#events;
@@ -87,31 +87,29 @@ export class Veventq extends EventQueue {
           throw new Errno('EINVAL', `${count} bytes are too few for an event of ${length}`);
         break;
       }
-      if (event.data === undefined && !this.#copyMarker(done)) break;
-      this.#events.shift();
-      const flags = event.data === undefined ? IOMMU_VEVENTQ_FLAG_LOST_EVENTS : 0;
-      const bytes = new Uint8Array(length);
-      iommufd_vevent_header.encode({ flags, sequence: event.sequence }, bytes);
-      if (event.data !== undefined) {
-        bytes.set(event.data, header);
-        this.#stored--;
+      try {
+        this.#copy(event, buffer, done);
+      } catch (error) {
+        if (done === 0) throw error;
+        break;
       }
-      parts.push(bytes);
+      this.#events.shift();
+      if (event.data !== undefined) this.#stored--;
       done += length;
     }
     this.changed();
-    return Buffer.concat(parts);
+    return done;
   }
 
-  /** The marker of lost events is read from a copy. @returns whether there is one; ENOMEM if nothing was read before */
-  #copyMarker(done: number): boolean {
-    try {
+  #copy({ data, sequence }: Vevent, buffer: ReadBuffer, at: number): void {
+    // The marker of lost events is read from a copy.
+    if (data === undefined)
       this.context.environment.faults.alloc('copy of the marker of lost events');
-      return true;
-    } catch (error) {
-      if (done === 0) throw error;
-      return false;
-    }
+    const flags = data === undefined ? IOMMU_VEVENTQ_FLAG_LOST_EVENTS : 0;
+    const header = new Uint8Array(iommufd_vevent_header.size);
+    iommufd_vevent_header.encode({ flags, sequence }, header);
+    buffer.put(at, header);
+    if (data !== undefined && data.length > 0) buffer.put(at + header.length, data);
   }
 
   override destroy(): void {

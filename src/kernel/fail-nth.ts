@@ -6,12 +6,14 @@
  */
 import { Errno } from '../base/errno.ts';
 import type { Faults } from '../base/faults.ts';
-import type { OpenFile, Task } from '../base/task.ts';
+import type { OpenFile, ReadBuffer, Task, WriteBuffer } from '../base/task.ts';
 import type { DeviceNode, Folder } from './kernel.ts';
 
 export const FAIL_NTH = '/fail-nth';
 
 const MODE = 0o644;
+/** bytes that are looked at (kstrtouint_from_user) */
+const LONGEST = 34;
 const PATH = /^\/proc\/(\d+)(?:\/task\/(\d+))?\/fail-nth$/;
 const SWITCHES: Folder = {
   'ignore-gfp-wait': 'Y\n',
@@ -85,6 +87,7 @@ export class TaskFaults {
 }
 
 class FailNthFile implements OpenFile {
+  readonly positioned = true;
   readonly name: string;
   readonly #faults: TaskFaults;
   readonly #tid: number;
@@ -95,19 +98,22 @@ class FailNthFile implements OpenFile {
     this.name = `fail-nth of thread ${tid}`;
   }
 
-  read(_task: Task, count: number, offset: number): Uint8Array {
+  read(_task: Task, buffer: ReadBuffer, offset: number): number {
     const text = new TextEncoder().encode(`${this.#faults.get(this.#tid)}\n`);
-    return text.subarray(offset, offset + count);
+    const bytes = text.subarray(offset, offset + buffer.length);
+    buffer.put(0, bytes);
+    return bytes.length;
   }
 
-  write(_task: Task, bytes: Uint8Array): number {
+  write(_task: Task, buffer: WriteBuffer): number {
+    const bytes = buffer.take(0, Math.min(buffer.length, LONGEST));
     const text = new TextDecoder().decode(bytes).trim();
     const nth = Number(text);
     if (text === '' || !Number.isInteger(nth) || nth < 0 || nth > 0xffff_ffff) {
       throw new Errno('EINVAL', `"${text}" is no number of a place to fail`);
     }
     this.#faults.set(this.#tid, nth);
-    return bytes.length;
+    return buffer.length;
   }
 
   readable(): boolean {

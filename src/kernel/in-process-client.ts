@@ -369,14 +369,25 @@ export class ClientFile {
   read(count: number, offset = 0): Uint8Array {
     const file = this.#file();
     if (file.read === undefined) throw new Errno('EINVAL', `${file.name} cannot be read`);
-    return file.read(this.client, count, offset);
+    if (offset !== 0 && file.positioned !== true) {
+      throw new Errno('ESPIPE', `${file.name} cannot be read at an offset`);
+    }
+    const bytes = new Uint8Array(count);
+    const put = (at: number, part: Uint8Array): void => {
+      bytes.set(part, at);
+    };
+    return bytes.slice(0, file.read(this.client, { length: count, put }, offset));
   }
 
   /** @returns how many bytes were taken; EINVAL for a file that cannot be written */
   write(bytes: Uint8Array, offset = 0): number {
     const file = this.#file();
     if (file.write === undefined) throw new Errno('EINVAL', `${file.name} cannot be written`);
-    return file.write(this.client, bytes, offset);
+    if (offset !== 0 && file.positioned !== true) {
+      throw new Errno('ESPIPE', `${file.name} cannot be written at an offset`);
+    }
+    const take = (at: number, count: number): Uint8Array => bytes.slice(at, at + count);
+    return file.write(this.client, { length: bytes.length, take }, offset);
   }
 
   /** Whether poll would say POLLIN. */

@@ -4,10 +4,11 @@
  * says that the inode has no user left: neither descriptor nor mapping, in no process.
  *
  * Two kinds. Plain files are memfds; their end is told by inotify. Streams (files whose reads or writes we answer) are
- * pipes, opened for both ways, at numbers from the stream floor on, where the filter sees reads and writes; a byte in the
+ * pipes, opened for what can be done with them, at numbers from the stream floor on, where the filter sees reads and writes; a byte in the
  * pipe makes them readable for poll; their end shows as an error on our writing end.
  *
- * Invariant: both signals are queued before the close returns to its caller. Who drains them after receiving a call and
+ * Invariant: both signals are queued before the close returns to its caller, or, for a file that was just handed over,
+ * before the next call is received. Who drains them after receiving a call and
  * before handling it never meets a file that is already closed.
  */
 import { Errno } from '../base/errno.ts';
@@ -157,7 +158,7 @@ export class FileTable {
 
   /** A second description of a stream, for dup; its number is again one whose reads are seen. */
   duplicate(entry: OpenEntry, install: Installer, numbers: number): number {
-    const fd = openPath(`/proc/self/fd/${entry.pipe ?? -1}`, O_RDWR | O_NONBLOCK);
+    const fd = openPath(`/proc/self/fd/${entry.pipe ?? -1}`, accessOf(entry.file));
     if (fd < 0) return fd;
     const number = install(fd, this.#freeStream(numbers), true);
     closeFile(fd);
@@ -233,7 +234,7 @@ export class FileTable {
       throw new Errno('ENOMEM', `no pipe for ${file.name}: errno ${-ends}`);
     }
     const [reading, writing] = ends;
-    const fd = openPath(`/proc/self/fd/${reading}`, O_RDWR | O_NONBLOCK);
+    const fd = openPath(`/proc/self/fd/${reading}`, accessOf(file));
     closeFile(reading);
     if (fd >= 0) return { fd, pipe: writing, watch: undefined };
     closeFile(writing);
@@ -246,6 +247,10 @@ export class FileTable {
     return number;
   }
 }
+
+/** How a client has a stream open: poll says that it can be written only where that is so. */
+const accessOf = (file: OpenFile): number =>
+  (file.write === undefined ? O_RDONLY : O_RDWR) | O_NONBLOCK;
 
 function refusalOf(number: number): string {
   return `the client's table takes no further file (errno ${-number})`;

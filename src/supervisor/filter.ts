@@ -21,6 +21,7 @@ import {
   SECCOMP_RET_USER_NOTIF,
   type Instruction,
 } from '../os/bpf.ts';
+import { FIRST_WINDOW_OFFSET } from '../iommufd/mmap-windows.ts';
 import { CLONE_FILES, CLONE_THREAD, NR } from '../os/numbers.ts';
 import { KNOWN_NUMBERS } from './known-numbers.ts';
 
@@ -36,6 +37,8 @@ const HIGHEST_FD = 0x7fffffff;
 
 /** Data of our devices at this offset (high half of the 64-bit offset, lower 16 bits free) is read and written by us. */
 export const REGION_OFFSET_PREFIX = 0x56490000;
+/** Windows of memory are mapped from this offset on (iommufd/mmap-windows.ts). */
+const WINDOW_OFFSET_PREFIX = Number(FIRST_WINDOW_OFFSET >> 32n);
 const PREFIX_MASK = 0xffff0000;
 
 // By their first argument alone.
@@ -105,7 +108,11 @@ export function buildFilter(streamFloor: number): Uint8Array {
     ['load', dataLow(3)],
     ['anyBit', MAP_ANONYMOUS, 'allow'],
     ['and', MAP_TYPE],
-    ['equal', MAP_PRIVATE, 'allow', 'look'],
+    ['equal', MAP_PRIVATE, undefined, 'look'],
+    // Other private mappings are those of every program's libraries.
+    ['load', dataHigh(5)],
+    ['and', PREFIX_MASK],
+    ['equal', WINDOW_OFFSET_PREFIX, 'look', 'allow'],
 
     'fcntl:',
     ['load', dataLow(1)],

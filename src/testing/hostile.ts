@@ -247,8 +247,18 @@ export class Hostile {
     const file = process.file(this.#fd(process));
     const count = random.pick([0, 4, 8, 12, 16, 40, 80, PAGE_SIZE, 2 ** 31 - PAGE_SIZE]);
     const offset = random.oneIn(10) ? random.below(100) : 0;
-    if (random.oneIn(2)) file?.read?.(process, count, offset);
-    else file?.write?.(process, this.#answer(count), offset);
+    const mayCopy = (): void => {
+      if (random.oneIn(10)) throw new Errno('EFAULT', 'the buffer cannot be reached');
+    };
+    if (random.oneIn(2)) file?.read?.(process, { length: count, put: mayCopy }, offset);
+    else {
+      const bytes = this.#answer(count);
+      const take = (at: number, length: number): Uint8Array => {
+        mayCopy();
+        return bytes.slice(at, at + length);
+      };
+      file?.write?.(process, { length: bytes.length, take }, offset);
+    }
   }
 
   #answer(count: number): Uint8Array {

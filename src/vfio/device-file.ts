@@ -7,13 +7,21 @@
  * After drivers/vfio/device_cdev.c, and vfio_df_open, vfio_df_close, vfio_device_fops_unl_ioctl of drivers/vfio/vfio_main.c.
  */
 import { Errno } from '../base/errno.ts';
-import type { MmapGrant, MmapRequest, OpenFile, Task } from '../base/task.ts';
+import type {
+  MmapGrant,
+  MmapRequest,
+  OpenFile,
+  ReadBuffer,
+  Task,
+  WriteBuffer,
+} from '../base/task.ts';
 import { deviceIoctl } from './device-ioctls.ts';
 import type { VfioGroup } from './group.ts';
 import type { IommufdContext } from './iommufd.ts';
 import type { VfioDevice } from './vfio.ts';
 
 export class DeviceFile implements OpenFile {
+  readonly positioned = true;
   readonly device: VfioDevice;
   /** the group that gave it out; undefined for a device node */
   readonly group: VfioGroup | undefined;
@@ -143,18 +151,18 @@ export class DeviceFile implements OpenFile {
     return deviceIoctl(this, task, command, argument);
   }
 
-  read(task: Task, count: number, offset: number): Uint8Array {
+  read(task: Task, buffer: ReadBuffer, offset: number): number {
     this.requireAccess();
     const { read } = this.device.ops;
     if (read === undefined) throw new Errno('EINVAL', `${this.name} cannot be read`);
-    return read(task, count, offset);
+    return read(task, buffer, offset);
   }
 
-  write(task: Task, bytes: Uint8Array, offset: number): number {
+  write(task: Task, buffer: WriteBuffer, offset: number): number {
     this.requireAccess();
     const { write } = this.device.ops;
     if (write === undefined) throw new Errno('EINVAL', `${this.name} cannot be written`);
-    return write(task, bytes, offset);
+    return write(task, buffer, offset);
   }
 
   mmap(task: Task, request: MmapRequest): MmapGrant {

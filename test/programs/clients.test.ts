@@ -186,6 +186,66 @@ test('a file number that comes to mean something else is noticed, however it is 
   assert.equal(outcome.stderr, '');
 });
 
+// What Linux 7.3.4 prints.
+const QUEUES = [
+  'faults to poll: 4',
+  'faults to poll: 5',
+  'pread: -29',
+  'pread of a negative position: -22',
+  'preadv2 without a position: 0',
+  'odd size: -29',
+  'nothing: -22',
+  'nowhere: -14',
+  'to the kernel: -14',
+  'two pieces: 80',
+  'cookies 1 and 2',
+  'second piece nowhere: 40',
+  'cookie 3',
+  'with flags: -95',
+  'what is left: 40',
+  'cookie 4',
+  'odd answer from nowhere: -29',
+  'answer from nowhere: -14',
+  'answers to 1 and 0: 8',
+  'one more: 40',
+  'cookie 0',
+  'pwrite: -29',
+  'events to poll: 0',
+  'events to poll: 1',
+  'event nowhere: -14',
+  'pread of an event: -29',
+  'less than a header: -22',
+  'less than an event: -22',
+  'events: 24',
+  'sequence 0 and 1 of 99',
+  'write to events: -22',
+  'private window: -22',
+  'empty window: -22',
+  'window in odd bytes: 0',
+];
+
+test('queues are read, written and polled as files without positions, windows mapped whole and shared', async (t) => {
+  const program = compiled(t, 'queues');
+  if (program === undefined) return;
+  const { status, stdout, stderr } = await uiommuRun([program], { options: ['-m', 'selftest'] });
+  assert.deepEqual(
+    { status, lines: stdout.split('\n'), stderr },
+    { status: 0, lines: [...QUEUES, ''], stderr: '' },
+  );
+});
+
+test('who gives up being root pays for pinned pages, within RLIMIT_MEMLOCK', async (t) => {
+  if (process.getuid?.() !== 0) {
+    t.skip('only root can become somebody else');
+    return;
+  }
+  const program = compiled(t, 'poor');
+  if (program === undefined) return;
+  const { status, stdout, stderr } = await uiommuRun([program], { options: ['-m', 'selftest'] });
+  const expected = { status: 0, stdout: 'two pages: -12\none page: 0\n', stderr: '' };
+  assert.deepEqual({ status, stdout, stderr }, expected);
+});
+
 test('busybox, a static program, sees the device', async (t) => {
   if (!hasProgram('busybox')) {
     t.skip('there is no busybox');

@@ -3,7 +3,14 @@
  * struct of four 64-bit words.
  */
 import { Errno } from '../../src/base/errno.ts';
-import type { Backing, OpenFile, PageRun, Task } from '../../src/base/task.ts';
+import type {
+  Backing,
+  OpenFile,
+  PageRun,
+  ReadBuffer,
+  Task,
+  WriteBuffer,
+} from '../../src/base/task.ts';
 import { Kernel } from '../../src/kernel/kernel.ts';
 
 export const STUB_PATH = '/dev/uiommu-stub';
@@ -55,16 +62,17 @@ class Stream implements OpenFile {
     return this.#bytes.length > 0;
   }
 
-  read(_task: Task, count: number): Uint8Array {
-    const taken = this.#bytes.splice(0, count);
+  read(_task: Task, buffer: ReadBuffer): number {
+    const taken = this.#bytes.splice(0, buffer.length);
+    buffer.put(0, Uint8Array.from(taken));
     this.onReadable?.();
-    return Uint8Array.from(taken);
+    return taken.length;
   }
 
-  write(_task: Task, bytes: Uint8Array): number {
+  write(_task: Task, buffer: WriteBuffer): number {
     // What is written can be read back, plus one.
-    for (const byte of bytes) this.push(byte + 1);
-    return bytes.length;
+    for (const byte of buffer.take(0, buffer.length)) this.push(byte + 1);
+    return buffer.length;
   }
 
   release(): void {

@@ -25,6 +25,8 @@ import { callerAndFile } from './caller.ts';
 
 const PROT_WRITE = 2;
 const PROT_EXEC = 4;
+const MAP_TYPE = 0x0f;
+const MAP_PRIVATE = 2;
 const MOST = 1 << 26;
 
 export function mmap(context: Context): number {
@@ -34,18 +36,19 @@ export function mmap(context: Context): number {
   if (found === undefined) return CONTINUE;
   const { entry, thread } = found;
   const { file, link } = entry;
-  const [length, offset, prot] = [listener.word(1), listener.word(5), listener.uint(2)];
+  const [wanted, offset, prot] = [listener.word(1), listener.word(5), listener.uint(2)];
   const call = beginCall(context, thread, () => [
-    `length=${length}`,
+    `length=${wanted}`,
     `prot=${prot}`,
     `${fd}<${link}>`,
     `offset=0x${offset.toString(16)}`,
   ]);
+  const length = wholePages(wanted);
   if (file.mmap === undefined) throw new Errno('ENODEV', `${link} cannot be mapped`);
   const grant = file.mmap(call, {
     offset,
     length,
-    shared: true,
+    shared: (listener.uint(3) & MAP_TYPE) !== MAP_PRIVATE,
     write: (prot & PROT_WRITE) !== 0,
     execute: (prot & PROT_EXEC) !== 0,
   });
@@ -57,6 +60,15 @@ export function mmap(context: Context): number {
     length: Math.min(Number(length), MOST),
   });
   return CONTINUE;
+}
+
+// As do_mmap, before the file is asked.
+function wholePages(length: bigint): bigint {
+  if (length === 0n) throw new Errno('EINVAL', 'nothing is to be mapped (length 0)');
+  const pages = (length + BigInt(PAGE_BYTES) - 1n) / BigInt(PAGE_BYTES);
+  const whole = BigInt.asUintN(64, pages * BigInt(PAGE_BYTES));
+  if (whole === 0n) throw new Errno('ENOMEM', `no address space has ${length} bytes`);
+  return whole;
 }
 
 type Window = { readonly path: string; readonly offset: number; readonly length: number };

@@ -1,5 +1,6 @@
 /** read, write and their kin on files whose data we make; dup of such files, which must stay at numbers that are seen. */
 import { Errno } from '../../base/errno.ts';
+import { hex } from '../../base/position.ts';
 import { NR } from '../../os/numbers.ts';
 import { beginCall, type Call } from '../call.ts';
 import { CONTINUE, type Context } from '../context.ts';
@@ -8,65 +9,109 @@ import { callerAndFile } from './caller.ts';
 
 const IOVEC_SIZE = 16;
 const UIO_MAXIOV = 1024;
-// MAX_RW_COUNT would be 2 GiB; no file of ours takes or gives that much, so the kernel may answer short.
-const MOST = 1 << 20;
+const MAX_RW_COUNT = 0x7fff_f000;
+/** one past the last address that the kernel copies from or to (TASK_SIZE_MAX) */
+const USER_END = 2n ** 47n - 4096n;
 const F_DUPFD_CLOEXEC = 1030;
+
+const SINGLE: readonly number[] = [NR.read, NR.write, NR.pread64, NR.pwrite64];
+const READS: readonly number[] = [NR.read, NR.pread64, NR.readv, NR.preadv, NR.preadv2];
+const UNPOSITIONED: readonly number[] = [NR.read, NR.write, NR.readv, NR.writev];
+const FLAGGED: readonly number[] = [NR.preadv2, NR.pwritev2];
 
 type Piece = { readonly address: bigint; readonly length: number };
 
-function pieces(context: Context, call: Call): Piece[] {
-  const { listener } = context;
-  switch (listener.nr) {
-    case NR.read:
-    case NR.write:
-    case NR.pread64:
-    case NR.pwrite64:
-      return [{ address: listener.word(1), length: shorten(listener.word(2), MOST) }];
+/** What a transfer is about, one after the other (import_iovec). EINVAL, EFAULT. */
+function pieces({ listener }: Context, call: Call): Piece[] {
+  if (SINGLE.includes(listener.nr)) {
+    const [address, length] = [listener.word(1), listener.word(2)];
+    checkRange(address, length);
+    return [{ address, length: shorten(length, MAX_RW_COUNT) }];
   }
   const count = listener.uint(2);
   if (count > UIO_MAXIOV) throw new Errno('EINVAL', `${count} pieces; at most ${UIO_MAXIOV}`);
   const bytes = new Uint8Array(count * IOVEC_SIZE);
   call.memory.copyIn(listener.word(1), bytes);
   const view = new DataView(bytes.buffer);
-  let left = MOST;
-  return Array.from({ length: count }, (_, i) => {
-    const length = shorten(view.getBigUint64(i * IOVEC_SIZE + 8, true), left);
+  let left = MAX_RW_COUNT;
+  const found = Array.from({ length: count }, (_, i) => {
+    const address = view.getBigUint64(i * IOVEC_SIZE, true);
+    const wanted = view.getBigUint64(i * IOVEC_SIZE + 8, true);
+    if (BigInt.asIntN(64, wanted) < 0n)
+      throw new Errno('EINVAL', `piece ${i} has a negative length`);
+    checkRange(address, wanted);
+    const length = shorten(wanted, left);
     left -= length;
-    return { address: view.getBigUint64(i * IOVEC_SIZE, true), length };
+    return { address, length };
   });
+  return left === MAX_RW_COUNT ? [] : found;
+}
+
+function checkRange(address: bigint, length: bigint): void {
+  if (address + length <= USER_END) return;
+  throw new Errno(
+    'EFAULT',
+    `${hex(address)} (${length} bytes) does not lie below ${hex(USER_END)}`,
+  );
 }
 
 const shorten = (length: bigint, most: number): number =>
   length > BigInt(most) ? most : Number(length);
 
-function read(entry: OpenEntry, call: Call, into: readonly Piece[], offset: number): number {
-  const { file, link } = entry;
+type Transfer = (entry: OpenEntry, call: Call, piece: Piece, offset: number) => number;
+
+function read({ file, link }: OpenEntry, call: Call, piece: Piece, offset: number): number {
   if (file.read === undefined) throw new Errno('EINVAL', `${link} cannot be read`);
-  const count = into.reduce((sum, { length }) => sum + length, 0);
-  const bytes = file.read(call, count, offset);
+  const put = (at: number, bytes: Uint8Array): void => {
+    call.memory.copyOut(piece.address + BigInt(at), bytes);
+  };
+  return file.read(call, { length: piece.length, put }, offset);
+}
+
+function write({ file, link }: OpenEntry, call: Call, piece: Piece, offset: number): number {
+  if (file.write === undefined) throw new Errno('EINVAL', `${link} cannot be written`);
+  const take = (at: number, count: number): Uint8Array => {
+    const bytes = new Uint8Array(count);
+    call.memory.copyIn(piece.address + BigInt(at), bytes);
+    return bytes;
+  };
+  return file.write(call, { length: piece.length, take }, offset);
+}
+
+/** Where a transfer begins; ESPIPE for a file that has no positions, EINVAL. (Ours do not move one along.) */
+function positionOf({ listener }: Context, { file, link }: OpenEntry): number {
+  if (UNPOSITIONED.includes(listener.nr)) return 0;
+  const position = BigInt.asIntN(64, listener.word(3));
+  if (position === -1n && FLAGGED.includes(listener.nr)) return 0;
+  if (position < 0n) throw new Errno('EINVAL', `position ${position} is negative`);
+  if (file.positioned !== true) throw new Errno('ESPIPE', `${link} has no positions`);
+  return Number(position);
+}
+
+/** Piece by piece, as the kernel does it for files that take no list (do_loop_readv_writev). */
+function transferAll(context: Context, entry: OpenEntry, call: Call): number {
+  const { listener } = context;
+  const position = positionOf(context, entry);
+  const list = pieces(context, call);
+  const transfer: Transfer = READS.includes(listener.nr) ? read : write;
+  if (list.length > 0 && FLAGGED.includes(listener.nr) && listener.uint(5) !== 0) {
+    throw new Errno('EOPNOTSUPP', `${entry.link} takes no flags`);
+  }
   let done = 0;
-  for (const { address, length } of into) {
-    const piece = bytes.subarray(done, done + length);
-    if (piece.length > 0) call.memory.copyOut(address, piece);
-    done += piece.length;
+  for (const [i, piece] of list.entries()) {
+    // Going on from one piece to the next skips empty ones (iov_iter_advance).
+    if (i > 0 && piece.length === 0) continue;
+    try {
+      const moved = transfer(entry, call, piece, position + done);
+      done += moved;
+      if (moved !== piece.length) break;
+    } catch (error) {
+      if (done === 0 || !(error instanceof Errno)) throw error;
+      break;
+    }
   }
   return done;
 }
-
-function write(entry: OpenEntry, call: Call, from: readonly Piece[], offset: number): number {
-  const { file, link } = entry;
-  if (file.write === undefined) throw new Errno('EINVAL', `${link} cannot be written`);
-  const bytes = new Uint8Array(from.reduce((sum, { length }) => sum + length, 0));
-  let done = 0;
-  for (const { address, length } of from) {
-    call.memory.copyIn(address, bytes.subarray(done, done + length));
-    done += length;
-  }
-  return file.write(call, bytes, offset);
-}
-
-const READS: readonly number[] = [NR.read, NR.pread64, NR.readv, NR.preadv, NR.preadv2];
-const UNPOSITIONED: readonly number[] = [NR.read, NR.write, NR.readv, NR.writev];
 
 export function readWrite(context: Context): number {
   const { listener } = context;
@@ -76,11 +121,7 @@ export function readWrite(context: Context): number {
   const { entry, thread } = found;
   if (entry.file.read === undefined && entry.file.write === undefined) return CONTINUE;
   const call = beginCall(context, thread, () => [`${fd}<${entry.link}>`, String(listener.word(2))]);
-  const offset = UNPOSITIONED.includes(listener.nr)
-    ? 0
-    : Number(BigInt.asIntN(64, listener.word(3)));
-  const transfer = READS.includes(listener.nr) ? read : write;
-  return transfer(entry, call, pieces(context, call), offset);
+  return transferAll(context, entry, call);
 }
 
 export function duplicate(context: Context): number {
