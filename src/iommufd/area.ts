@@ -8,6 +8,7 @@
  * Words: index, number of a page in the page set; pageOffset, bytes from the start of page `firstIndex` to the first byte.
  * After struct iopt_area (drivers/iommu/iommufd/io_pagetable.h) and iopt_area_fill_domain of pages.c.
  */
+import { Errno } from '../base/errno.ts';
 import { PAGE_BYTES, addressOf, pageOf, offsetOf, showSpan } from '../base/position.ts';
 import type { Span } from '../base/range-map.ts';
 import { PROT_READ, PROT_WRITE } from '../iommu/page-table.ts';
@@ -128,9 +129,15 @@ export class Area implements Span {
     for (const domain of this.iopt.domains) domain.table.unmap(this);
   }
 
-  /** Shows the pinned pages in one domain; ENOMEM, and nothing changed then. */
+  /** Shows the pinned pages in one domain; ENOMEM, EINVAL (VFIO can ask for no access), and nothing changed then. */
   mapInto(domain: PagingDomain): void {
     if (this.pages.isRevoked) return;
+    if (this.prot === 0) {
+      throw new Errno(
+        'EINVAL',
+        `a page table cannot hold ${String(this)}, which may be neither read nor written`,
+      );
+    }
     this.iopt.faults.alloc('page tables');
     for (const piece of this.pages.pieces(this.firstIndex, this.lastIndex)) {
       this.#mapPiece(domain, piece);
