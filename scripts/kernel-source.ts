@@ -51,7 +51,7 @@ export function cacheFolder(env: NodeJS.ProcessEnv = process.env): string {
   return join(env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'uiommu');
 }
 
-type Tree = { readonly root: string; readonly version: string };
+export type Tree = { readonly root: string; readonly version: string };
 
 /** The newest tree that was unpacked completely. */
 function newestTree(cache: string): Tree | undefined {
@@ -59,6 +59,22 @@ function newestTree(cache: string): Tree | undefined {
     .filter((name) => /^linux-source-7\.\d+_/.test(name) && !name.endsWith('.part'))
     .map((name) => ({ root: join(cache, name), version: name.slice(name.indexOf('_') + 1) }));
   return trees.sort((a, b) => compareVersions(a.version, b.version)).at(-1);
+}
+
+/** The whole source, of which {@link kernelTree} keeps what the selftests need; about 2 GB. @throws Skipped */
+export async function wholeSource({ root }: Tree, progress: Progress): Promise<string> {
+  const whole = join(root, 'whole');
+  if (existsSync(whole)) return whole;
+  try {
+    const newest = await newestPackage(progress);
+    await fetchTree(newest, whole, progress, []);
+    return whole;
+  } catch (error) {
+    if (!(error instanceof Unavailable)) throw error;
+    throw new Skipped(`the kernel source cannot be fetched: ${error.message}`);
+  } finally {
+    progress.clear();
+  }
 }
 
 /**
@@ -78,7 +94,7 @@ export async function kernelTree(progress: Progress, update: boolean): Promise<T
   try {
     const newest = await newestPackage(progress);
     const root = join(cache, `${newest.name}_${newest.version}`);
-    if (!existsSync(root)) await fetchTree(newest, root, progress);
+    if (!existsSync(root)) await fetchTree(newest, root, progress, NEEDED);
     writeFileSync(stamp, '');
     utimesSync(stamp, new Date(), new Date());
     return { root, version: newest.version };
@@ -105,7 +121,13 @@ async function newestPackage(progress: Progress): Promise<Package> {
 
 const megabytes = (bytes: number): string => `${Math.round(bytes / 1e6)} MB`;
 
-async function fetchTree(found: Package, root: string, progress: Progress): Promise<void> {
+/** @param paths what of the source to keep; nothing for all */
+async function fetchTree(
+  found: Package,
+  root: string,
+  progress: Progress,
+  paths: readonly string[],
+): Promise<void> {
   const { name, version, suite, size } = found;
   progress.clear();
   console.error(`fetching ${name} ${version} from ${suite} (${megabytes(size)}, once)`);
@@ -118,8 +140,8 @@ async function fetchTree(found: Package, root: string, progress: Progress): Prom
   mkdirSync(part, { recursive: true });
   try {
     progress.clear();
-    await unpack(deb, name, part, progress);
-    installHeaders(part);
+    await unpack({ deb, name, paths }, part, progress);
+    if (paths.length > 0) installHeaders(part);
     renameSync(part, root);
   } finally {
     rmSync(part, { recursive: true, force: true });
@@ -145,11 +167,17 @@ export function dataMember(deb: string): { name: string; start: number; end: num
   throw new Unavailable(`${deb} is not a Debian package`);
 }
 
-/** Streams the package through xz and tar; only what is NEEDED reaches the disk. */
-async function unpack(deb: string, name: string, to: string, progress: Progress): Promise<void> {
+type Wanted = { readonly deb: string; readonly name: string; readonly paths: readonly string[] };
+
+/** Streams the package through xz and tar; only what is wanted reaches the disk. */
+async function unpack(
+  { deb, name, paths: wanted }: Wanted,
+  to: string,
+  progress: Progress,
+): Promise<void> {
   const { start, end, name: member } = dataMember(deb);
   const outer = member.endsWith('.xz') ? 'xz -dc' : member.endsWith('.gz') ? 'gzip -dc' : 'cat';
-  const paths = NEEDED.map((path) => `${name}/${path}`).join(' ');
+  const paths = wanted.map((path) => `${name}/${path}`).join(' ');
   const script =
     `${outer} | tar -xOf - ./usr/src/${name}.tar.xz | xz -dc |` +
     ` tar -xf - --strip-components=1 -C "$0" ${paths}`;
@@ -169,7 +197,7 @@ async function unpack(deb: string, name: string, to: string, progress: Progress)
   });
   await pipeline(stream, child.stdin);
   const status = await ended;
-  if (status !== 0 || !existsSync(join(to, NEEDED[0] ?? ''))) {
+  if (status !== 0 || !existsSync(join(to, wanted[0] ?? 'Makefile'))) {
     throw new Unavailable(`${name} cannot be unpacked: ${complaint.trim()}`);
   }
 }
@@ -223,6 +251,22 @@ export async function buildPrograms({ root }: Tree, progress: Progress): Promise
   }
   progress.clear();
   return built;
+}
+
+/** Compiles a static program of ours with the kernel's headers. @throws Skipped */
+export function buildStatic({ root }: Tree, sources: readonly string[], name: string): string {
+  const compiler = ['gcc', 'cc'].find((each) => spawnSync(each, ['--version']).status === 0);
+  if (compiler === undefined) throw new Skipped('there is no C compiler');
+  const output = join(root, 'built', name);
+  mkdirSync(dirname(output), { recursive: true });
+  const headers = ['usr/include', 'drivers/iommu/iommufd'].flatMap((each) => [
+    '-isystem',
+    join(root, each),
+  ]);
+  const command = ['-O1', '-Wall', '-static', ...headers, '-o', output, ...sources];
+  const { status, stderr } = spawnSync(compiler, command, { encoding: 'utf8' });
+  if (status !== 0) throw new Skipped(`${name} does not compile here:\n${stderr.slice(0, 2000)}`);
+  return output;
 }
 
 /** Flags that find libcap: none where it is installed, else those of the machine's own suite, fetched and unpacked. */

@@ -1,6 +1,6 @@
 /**
- * Runs a program under `uiommu run` for the scripts that compare with Linux: output collected, time limited. As root on the
- * machine, because the real kernel's answers are those that root got.
+ * Runs a program under `uiommu run` for the scripts that compare with Linux: output collected, time limited. Mostly as root
+ * on the machine, because the real kernel's answers are those that root got.
  */
 import { spawn } from 'node:child_process';
 import { performance } from 'node:perf_hooks';
@@ -25,6 +25,8 @@ export type Run = {
 
 export type RunOptions = {
   readonly limitSeconds: number;
+  /** false: the program is who it is on the host */
+  readonly asRoot?: boolean;
   /** further options of `uiommu run` */
   readonly options?: readonly string[];
   /** one pipe for both streams, so that lines keep their order */
@@ -40,7 +42,7 @@ export async function runClient(command: readonly string[], options: RunOptions)
     'run',
     '-m',
     'selftest',
-    '--as-root',
+    ...(options.asRoot === false ? [] : ['--as-root']),
     ...(options.options ?? []),
     '--',
     ...command,
