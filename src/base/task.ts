@@ -89,6 +89,10 @@ export type WriteBuffer = {
 export type OpenFile = {
   /** For people, in traces and reasons: "/dev/iommu", "fault queue". */
   readonly name: string;
+  /** What /proc/PID/fd shows for a file that was not opened by a path. */
+  readonly link?: string;
+  /** What stat and lseek tell of it, in bytes; 0 if absent. */
+  readonly size?: number;
   ioctl?(task: Task, command: number, argument: bigint): number;
   /** @returns number of bytes put into the buffer */
   read?(task: Task, buffer: ReadBuffer, offset: number): number;

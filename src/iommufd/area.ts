@@ -46,8 +46,8 @@ export class Area implements Span {
   locks = 0;
   /** an unmap is under way, accesses must let go */
   preventAccess = false;
-  // Not so where the area was filled with a dma-buf that was revoked already.
-  #holdsPages = false;
+  /** It is a user of its pages: not where it was filled with a dma-buf that was revoked already. */
+  holdsPages = false;
 
   constructor(
     iopt: IoPagetable,
@@ -107,7 +107,7 @@ export class Area implements Span {
         this.pages.release(this.firstIndex, this.lastIndex);
         throw error;
       }
-      this.#holdsPages = true;
+      this.holdsPages = true;
     }
     this.filled = true;
     this.pages.fills?.add(this);
@@ -119,8 +119,8 @@ export class Area implements Span {
     this.filled = false;
     this.pages.fills?.delete(this);
     this.unmapDomains();
-    if (this.#holdsPages) this.pages.release(this.firstIndex, this.lastIndex);
-    this.#holdsPages = false;
+    if (this.holdsPages) this.pages.release(this.firstIndex, this.lastIndex);
+    this.holdsPages = false;
   }
 
   /** Takes the area out of all domains of its io_pagetable; the pages stay pinned. */
@@ -148,14 +148,14 @@ export class Area implements Span {
   inheritFill(from: Area): void {
     if (!from.filled) return;
     this.pages.acquire(this.firstIndex, this.lastIndex);
-    this.#holdsPages = true;
+    this.holdsPages = true;
     this.filled = true;
   }
 
   /** Gives up the pages without touching any domain: the areas that it was cut into show them. */
   abandonFill(): void {
-    if (this.#holdsPages) this.pages.release(this.firstIndex, this.lastIndex);
-    this.#holdsPages = false;
+    if (this.holdsPages) this.pages.release(this.firstIndex, this.lastIndex);
+    this.holdsPages = false;
     this.filled = false;
   }
 

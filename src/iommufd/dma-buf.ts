@@ -7,11 +7,12 @@
  * After include/linux/dma-buf.h and iopt_map_dmabuf of drivers/iommu/iommufd/pages.c.
  */
 import { Errno } from '../base/errno.ts';
-import type { Backing, OpenFile } from '../base/task.ts';
+import type { Backing, MmapGrant, OpenFile } from '../base/task.ts';
 import type { Pages } from './pages.ts';
 
 export class DmaBuf implements OpenFile {
   readonly name = 'dma-buf';
+  readonly link = '/dmabuf:';
   readonly backing: Backing;
   /** in bytes, whole pages */
   readonly size: number;
@@ -42,6 +43,10 @@ export class DmaBuf implements OpenFile {
     this.#revoked = revoked;
     // The kernel invalidates either way (dma_buf_invalidate_mappings): allowing again revives nobody.
     for (const pages of this.#importers) pages.revoke();
+  }
+
+  mmap(): MmapGrant {
+    throw new Errno('EINVAL', 'this exporter does not let its memory be mapped');
   }
 
   release(): void {

@@ -23,9 +23,9 @@ export abstract class EventQueue extends IommufdObject {
   write?(buffer: WriteBuffer): number;
 
   /** Makes the file; the last step before the object is published, as nothing can take a file back from a client. */
-  openFile(task: Task, name: string): number {
+  openFile(task: Task, name: string, link: string): number {
     this.context.environment.faults.alloc(name);
-    const file = new EventFile(this, name);
+    const file = new EventFile(this, { name, link });
     const fd = task.install(file, { cloexec: true });
     this.#file = file;
     this.users++;
@@ -52,13 +52,15 @@ export abstract class EventQueue extends IommufdObject {
 
 class EventFile implements OpenFile {
   readonly name: string;
+  readonly link: string;
   readonly write?: NonNullable<OpenFile['write']>;
   readonly #queue: EventQueue;
   onReadable?: () => void;
 
-  constructor(queue: EventQueue, name: string) {
+  constructor(queue: EventQueue, { name, link }: { readonly name: string; readonly link: string }) {
     this.#queue = queue;
     this.name = name;
+    this.link = `anon_inode:[${link}]`;
     const write = queue.write?.bind(queue);
     if (write !== undefined) this.write = (_task, buffer) => write(buffer);
   }

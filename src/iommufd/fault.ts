@@ -184,7 +184,7 @@ export function faultAlloc({ context, task, cmd, respond }: Ucmd<iommu_fault_all
   if (cmd.flags !== 0) throw unknownFlags(cmd.flags);
   context.objects.create(new Fault(context), (fault) => {
     cmd.out_fault_id = fault.id;
-    cmd.out_fault_fd = fault.openFile(task, 'fault queue');
+    cmd.out_fault_fd = fault.openFile(task, 'fault queue', 'iommufd-pgfault');
     respond();
   });
 }

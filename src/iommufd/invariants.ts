@@ -173,7 +173,7 @@ function checkPages(pages: Pages, areas: readonly Area[], found: string[]): void
   for (const { first, last, users } of pages.pinnedRanges) {
     pinned += last - first + 1;
     const fills = areas.filter(
-      (area) => area.filled && area.firstIndex <= first && last <= area.lastIndex,
+      (area) => area.holdsPages && area.firstIndex <= first && last <= area.lastIndex,
     ).length;
     const accesses = areas.reduce((sum, area) => sum + area.accesses, 0);
     if (users < fills || users > fills + accesses) {

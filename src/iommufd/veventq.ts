@@ -138,7 +138,7 @@ export function veventqAlloc({
     throw new Errno('EEXIST', `${String(viommu)} has ${String(other)} of this type already`);
   context.objects.create(new Veventq(viommu, cmd.type, cmd.veventq_depth), (queue) => {
     cmd.out_veventq_id = queue.id;
-    cmd.out_veventq_fd = queue.openFile(task, 'event queue');
+    cmd.out_veventq_fd = queue.openFile(task, 'event queue', 'iommufd-viommu-event');
     respond();
   });
 }

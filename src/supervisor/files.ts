@@ -25,6 +25,7 @@ import {
   openPath,
   PollSet,
   readSome,
+  resizeFile,
   writeByte,
 } from '../os/files.ts';
 import { O_NONBLOCK, O_RDONLY, O_RDWR } from '../os/numbers.ts';
@@ -84,7 +85,7 @@ export class OpenEntry {
 
   /** What /proc/PID/fd shows for it on Linux. */
   get link(): string {
-    return this.path ?? `anon_inode:[${this.file.name}]`;
+    return this.path ?? this.file.link ?? `anon_inode:[${this.file.name}]`;
   }
 }
 
@@ -219,6 +220,7 @@ export class FileTable {
   #memfd(file: OpenFile): { fd: number; pipe: undefined; watch: number } {
     const fd = createMemfd(file.name);
     if (fd < 0) throw new Errno('ENOMEM', `no memfd for ${file.name}: errno ${-fd}`);
+    if (file.size !== undefined) resizeFile(fd, file.size);
     const watch = this.#watcher.add(fd);
     if (watch >= 0) return { fd, pipe: undefined, watch };
     closeFile(fd);

@@ -33,6 +33,9 @@ export class DeviceFile implements OpenFile {
     this.group = group;
   }
 
+  // A device node has a path; this is for what VFIO_GROUP_GET_DEVICE_FD makes.
+  readonly link = 'anon_inode:[vfio-device]';
+
   get name(): string {
     const { device } = this;
     return this.group === undefined

@@ -13,6 +13,7 @@ type Item = { readonly id: number; readonly iova: bigint; readonly length: bigin
 
 export class AccessFile implements OpenFile {
   readonly name = 'test access';
+  readonly link = 'anon_inode:[iommufd_test_staccess]';
   readonly access: Access;
   readonly pins: boolean;
   #items: Item[] = [];

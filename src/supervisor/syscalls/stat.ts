@@ -34,6 +34,7 @@ type Status = {
   readonly mode: number;
   readonly major: number;
   readonly minor: number;
+  readonly size?: number;
 };
 
 // Nodes are made when the machine starts.
@@ -52,8 +53,9 @@ function nodeStatus(context: Context, path: string): Status | undefined {
 function fileStatus(context: Context, entry: OpenEntry): Status {
   const node = entry.path === undefined ? undefined : nodeStatus(context, entry.path);
   if (node !== undefined) return node;
-  const { inode } = entry;
-  return { device: ANON_INODE_MINOR, inode, mode: ANONYMOUS_MODE, major: 0, minor: 0 };
+  const { inode, file } = entry;
+  const { size = 0 } = file;
+  return { device: ANON_INODE_MINOR, inode, mode: ANONYMOUS_MODE, major: 0, minor: 0, size };
 }
 
 function realStatus({ path, real }: { readonly path: string; readonly real: string }): Status {
@@ -63,7 +65,7 @@ function realStatus({ path, real }: { readonly path: string; readonly real: stri
 }
 
 // struct stat of x86-64
-function statBytes({ device, inode, mode, major, minor }: Status): Uint8Array {
+function statBytes({ device, inode, mode, major, minor, size = 0 }: Status): Uint8Array {
   const bytes = new Uint8Array(144);
   const view = new DataView(bytes.buffer);
   view.setBigUint64(0, BigInt(device), true);
@@ -73,12 +75,13 @@ function statBytes({ device, inode, mode, major, minor }: Status): Uint8Array {
   view.setUint32(28, owner.uid, true);
   view.setUint32(32, owner.gid, true);
   view.setUint32(40, (minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12), true);
+  view.setBigUint64(48, BigInt(size), true);
   view.setBigUint64(56, BigInt(BLOCK_SIZE), true);
   for (const at of [72, 88, 104]) view.setBigInt64(at, born.seconds, true);
   return bytes;
 }
 
-function statxBytes({ device, inode, mode, major, minor }: Status): Uint8Array {
+function statxBytes({ device, inode, mode, major, minor, size = 0 }: Status): Uint8Array {
   const bytes = new Uint8Array(256);
   const view = new DataView(bytes.buffer);
   view.setUint32(0x00, STATX_BASIC_STATS, true);
@@ -88,6 +91,7 @@ function statxBytes({ device, inode, mode, major, minor }: Status): Uint8Array {
   view.setUint32(0x18, owner.gid, true);
   view.setUint16(0x1c, mode, true);
   view.setBigUint64(0x20, BigInt(inode), true);
+  view.setBigUint64(0x28, BigInt(size), true);
   for (const at of [0x40, 0x60, 0x70]) view.setBigInt64(at, born.seconds, true);
   view.setUint32(0x80, major, true);
   view.setUint32(0x84, minor, true);

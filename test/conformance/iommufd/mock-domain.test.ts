@@ -162,7 +162,7 @@ function dmabuf(s: Session, length: number): number {
   return s.test(mock.IOMMU_TEST_OP_DMABUF_GET, 0, { dmabuf_get: { length } }).result;
 }
 
-engineTest('iommufd_ioas.dmabuf_simple, dmabuf_revoke', (s) => {
+engineTest('iommufd_ioas.dmabuf_simple, dmabuf_revoke', (s, lab) => {
   const ioas = s.ioas();
   const { hwpt } = s.mockDomain(ioas);
   refuses('EINVAL', () => dmabuf(s, 0));
@@ -194,6 +194,17 @@ engineTest('iommufd_ioas.dmabuf_simple, dmabuf_revoke', (s) => {
   // A domain that comes later shows nothing of it, and unmapping works.
   const late = s.mockDomain(ioas);
   s.destroy(late.stdev);
+  // A copy shows nothing either, and uses none of the pages.
+  const copied = s.ioctl('IOMMU_IOAS_COPY', {
+    flags: uapi.IOMMU_IOAS_MAP_READABLE,
+    dst_ioas_id: ioas,
+    src_ioas_id: ioas,
+    src_iova: iova,
+    length: 4n * PAGE,
+  }).dst_iova;
+  lab.check();
+  assert.equal(shown(copied), false);
+  assert.equal(s.unmap(ioas, copied, 4n * PAGE), 4n * PAGE);
   revoke(fd, 0);
   assert.equal(shown(iova), false, 'allowing it again revives nobody');
   const again = s.mapFile(ioas, { fd }, PAGE);
