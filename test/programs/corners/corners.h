@@ -49,6 +49,7 @@ uint64_t some_iova(void);
 uint64_t some_length(void);
 int mapped_range(uint64_t *iova, uint64_t *length);
 int told(int result);
+void look_at(const char *what, int file);
 int say(unsigned long number, void *argument, const char *format, ...);
 struct iommu_test_cmd test(uint32_t op, uint32_t id);
 
@@ -106,5 +107,13 @@ void vfio_info(void);
 void vfio_map(void);
 void vfio_unmap(void);
 void vfio_other(void);
+void copy(void);
+void check_map(void);
+void look_at_process(void);
+void look_at_memory(void);
+void share_memory(void);
+void look_at_files(void);
+void change_context(void);
+void odd_test(void);
 
 #endif

@@ -1,6 +1,8 @@
 /* What has been made so far, and choices among it. */
 #include <stdarg.h>
 #include "corners.h"
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 struct known known[KINDS];
 int iommufd, null_file, is_poor;
@@ -142,4 +144,62 @@ struct iommu_test_cmd test(uint32_t op, uint32_t id)
 	struct iommu_test_cmd cmd = { .size = sizeof(cmd), .op = op, .id = id };
 
 	return cmd;
+}
+
+void look_at(const char *what, int file)
+{
+	char name[40], link[128];
+	struct stat found;
+
+	if (file < 0)
+		return;
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", file);
+	ssize_t length = readlink(name, link, sizeof(link));
+
+	if (fstat(file, &found) < 0)
+		printf(" %s?", what);
+	else
+		printf(" %s %o %x %ld %ld %.*s %x", what, found.st_mode, major(found.st_rdev), (long)found.st_size,
+		       (long)found.st_nlink, (int)length, link, fcntl(file, F_GETFD));
+}
+
+/* What a program is told of its files. */
+void look_at_files(void)
+{
+	printf("files");
+	look_at("iommufd", iommufd);
+	look_at("fault", file_of(FAULT));
+	look_at("event", file_of(VEVENTQ));
+	look_at("access", file_of(ACCESS));
+}
+
+/* One context is used for a while, then the other one. */
+void change_context(void)
+{
+	static int other = -1;
+	int now = iommufd;
+
+	if (other < 0)
+		other = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	iommufd = other;
+	other = now;
+	printf("other context");
+}
+
+/* Any operation of the test driver, with words that make sense now and then. PASIDs are left out: losing a device warns. */
+void odd_test(void)
+{
+	static const uint8_t numbers[] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15, 16, 17, 21, 23, 24, 25 };
+	union {
+		struct iommu_test_cmd cmd;
+		uint32_t words[32];
+	} u = { .words = { 0 } };
+
+	for (unsigned i = 4; i < sizeof(u.cmd) / 4; i++)
+		u.words[i] = percent(50) ? 0 : percent(60) ? below(20) : percent(50) ? (uint32_t)some_iova() : (uint32_t)draw();
+	u.cmd.size = percent(85) ? sizeof(u.cmd) : 4 * below(24);
+	u.cmd.op = numbers[below(sizeof(numbers))];
+	u.cmd.id = one_of(below(KINDS));
+	u.words[3] = percent(3);
+	say(IOMMU_TEST_CMD, &u, "odd test %u %u", u.cmd.op, u.cmd.size);
 }

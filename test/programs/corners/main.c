@@ -86,7 +86,8 @@ static const struct step steps[] = {
 	{ get_dmabuf, 3 }, { map_file, 6 }, { withdraw, 2 }, { close_dmabuf, 1 }, { alloc_access, 4 }, { close_access, 1 },
 	{ access_bytes, 10 }, { limit_memory, 1 }, { vfio_ioas, 4 }, { vfio_ask, 3 }, { vfio_info, 4 }, { vfio_map, 6 },
 	{ new_memfd, 4 }, { grow_memfd, 3 }, { map_memfd, 8 }, { change_ground, 6 }, { map_ground, 8 }, { set_dirty, 3 }, { make_dirty, 4 },
-	{ get_dirty, 4 }, { hw_info, 3 }, { vfio_unmap, 4 }, { vfio_other, 1 }, { edge, 10 }, { child, 6 },
+	{ get_dirty, 4 }, { copy, 8 }, { check_map, 5 }, { look_at_process, 3 }, { look_at_files, 2 }, { look_at_memory, 1 }, { change_context, 1 },
+	{ odd_test, 6 }, { hw_info, 3 }, { vfio_unmap, 4 }, { vfio_other, 1 }, { edge, 10 }, { child, 6 },
 };
 
 static void fill(char *at, uint64_t factor)
@@ -115,6 +116,7 @@ static void run_seed(int seed, int count)
 	at(GROUND, GROUND_PAGES * PAGE, MAP_SHARED);
 	fill(BUFFER, 0x9e3779b97f4a7c15ull);
 	fill(SHARED, 0xbf58476d1ce4e5b9ull);
+	share_memory();
 	null_file = open("/dev/null", O_RDWR);
 	iommufd = open("/dev/iommu", O_RDWR | O_CLOEXEC);
 	if (iommufd < 0) {

@@ -3,6 +3,13 @@
 
 static int memfds[6], memfd_count, memfd_growth;
 static int dmabufs[8], dmabuf_count;
+/* Seen by all processes: pages have moved to another one, after which Linux counts wrongly (docs/divergence.md). */
+static int *moved;
+
+void share_memory(void)
+{
+	moved = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+}
 
 void alloc_ioas(void)
 {
@@ -59,7 +66,8 @@ void change_process(void)
 {
 	struct iommu_ioas_change_process cmd = { .size = sizeof(cmd), .__reserved = percent(3) };
 
-	say(IOMMU_IOAS_CHANGE_PROCESS, &cmd, "change process");
+	if (!say(IOMMU_IOAS_CHANGE_PROCESS, &cmd, "change process"))
+		*moved = 1;
 }
 
 void limit_memory(void)
@@ -174,7 +182,7 @@ void get_dmabuf(void)
 	struct iommu_test_cmd cmd = test(IOMMU_TEST_OP_DMABUF_GET, 0);
 	uint32_t length = cmd.dmabuf_get.length = percent(85) ? PAGE * (1 + below(8)) : below(20000);
 
-	cmd.dmabuf_get.open_flags = percent(90) ? O_CLOEXEC : below(8);
+	cmd.dmabuf_get.open_flags = percent(90) ? O_CLOEXEC : 2 * below(4);
 	if (dmabuf_count == 8)
 		return;
 	/* Linux installs the file and answers 0; what number it got shows nowhere but in the table. */
@@ -305,4 +313,69 @@ void get_dirty(void)
 	for (unsigned i = 0; i < 512; i++)
 		sum = sum * 31 + bits[i];
 	printf(" %llx", (LONG)sum);
+}
+
+void copy(void)
+{
+	struct iommu_ioas_copy cmd = { .size = sizeof(cmd), .flags = (percent(80) ? 6 : below(16)) | below(2) };
+	uint64_t from = some_iova(), length = some_length(), to = some_iova();
+
+	if (percent(70))
+		mapped_range(&from, &length);
+	cmd.dst_ioas_id = one_of(IOAS);
+	cmd.src_ioas_id = one_of(IOAS);
+	cmd.src_iova = from;
+	cmd.dst_iova = to;
+	cmd.length = length;
+	if (!say(IOMMU_IOAS_COPY, &cmd, "copy %x from %u %llx %llx to %u at %llx", cmd.flags, cmd.src_ioas_id, (LONG)from,
+		 (LONG)length, cmd.dst_ioas_id, (LONG)((cmd.flags & 1) ? to : 0))) {
+		printf(" %llx", (LONG)cmd.dst_iova);
+		note_range(cmd.dst_iova, length);
+	}
+}
+
+void check_map(void)
+{
+	struct iommu_test_cmd cmd = test(IOMMU_TEST_OP_MD_CHECK_MAP, one_of(PAGING));
+	uint64_t iova = some_iova(), length = some_length();
+	static char *const memory[] = { BUFFER, SHARED, GROUND };
+
+	mapped_range(&iova, &length);
+	cmd.check_map.iova = iova;
+	cmd.check_map.length = length;
+	cmd.check_map.uptr = (uintptr_t)memory[below(3)] + below(16) * PAGE;
+	say(IOMMU_TEST_CMD, &cmd, "check map %u %llx %llx is %llx", cmd.id, (LONG)iova, (LONG)length, (LONG)cmd.check_map.uptr);
+}
+
+/* What the process is told of itself. */
+void look_at_process(void)
+{
+	FILE *file = fopen("/proc/self/status", "r");
+	char line[256];
+
+	printf("process");
+	while (!*moved && file && fgets(line, sizeof(line), file)) {
+		long kilobytes;
+
+		if (sscanf(line, "VmLck: %ld", &kilobytes) == 1)
+			printf(" locked %ld", kilobytes);
+		if (sscanf(line, "VmPin: %ld", &kilobytes) == 1)
+			printf(" pinned %ld", kilobytes);
+	}
+	if (file)
+		fclose(file);
+}
+
+void look_at_memory(void)
+{
+	printf("memory");
+	int file = dmabuf_count ? dmabufs[below(dmabuf_count)] : -1;
+
+	look_at("dmabuf", file);
+	if (file < 0)
+		return;
+	printf(" ends at");
+	told(lseek(file, 0, SEEK_END));
+	printf(" shared");
+	told(mmap(NULL, PAGE, PROT_READ, MAP_SHARED, file, 0) == MAP_FAILED ? -1 : 0);
 }
