@@ -51,14 +51,32 @@ static void run_one(const struct step *steps, int count)
 	putchar('\n');
 }
 
+static int staying, leave[2]; /* a child that has done its steps, and lives until the pipe is closed */
+
+static void end_child(void)
+{
+	int status;
+
+	if (!staying)
+		return;
+	close(leave[1]);
+	waitpid(staying, &status, 0);
+	staying = 0;
+	printf("child left %x", status);
+}
+
 /* Another process goes on for a while; often one that has no privileges and little memory to lock. */
 static void child(void)
 {
-	int poor = percent(60), pages = below(20), steps = 1 + below(12), status = 0;
+	int poor = percent(60), stays = !staying && percent(50), pages = below(20), steps = 1 + below(12), status = 0;
+	int done[2];
+	char byte = 0;
 	uint64_t seed = draw();
 
-	printf("child %d %d\n", poor, pages);
+	printf("child %d %d %d\n", poor, stays, pages);
 	fflush(stdout);
+	if (pipe(done) < 0 || (stays && pipe(leave) < 0))
+		return;
 	pid_t pid = fork();
 
 	if (pid == 0) {
@@ -72,7 +90,21 @@ static void child(void)
 		while (steps-- > 0)
 			run_one(in_child, sizeof(in_child) / sizeof(in_child[0]));
 		fflush(stdout);
+		close(done[1]);
+		if (stays) {
+			close(leave[1]);
+			read(leave[0], &byte, 1);
+		}
 		_exit(0);
+	}
+	close(done[1]);
+	read(done[0], &byte, 1);
+	close(done[0]);
+	if (stays) {
+		close(leave[0]);
+		staying = pid;
+		printf("child stays");
+		return;
 	}
 	waitpid(pid, &status, 0);
 	printf("child ended %x", status);
@@ -87,7 +119,7 @@ static const struct step steps[] = {
 	{ access_bytes, 10 }, { limit_memory, 1 }, { vfio_ioas, 4 }, { vfio_ask, 3 }, { vfio_info, 4 }, { vfio_map, 6 },
 	{ new_memfd, 4 }, { grow_memfd, 3 }, { map_memfd, 8 }, { change_ground, 6 }, { map_ground, 8 }, { set_dirty, 3 }, { make_dirty, 4 },
 	{ get_dirty, 4 }, { copy, 8 }, { check_map, 5 }, { look_at_process, 3 }, { look_at_files, 2 }, { look_at_memory, 1 }, { change_context, 1 },
-	{ odd_test, 6 }, { hw_info, 3 }, { vfio_unmap, 4 }, { vfio_other, 1 }, { edge, 10 }, { child, 6 },
+	{ odd_test, 6 }, { hw_info, 3 }, { vfio_unmap, 4 }, { vfio_other, 1 }, { edge, 10 }, { child, 6 }, { end_child, 2 },
 };
 
 static void fill(char *at, uint64_t factor)
