@@ -231,8 +231,7 @@ function installHeaders(root: string): void {
 export async function buildPrograms({ root }: Tree, progress: Progress): Promise<string> {
   const built = join(root, 'built');
   if (PROGRAMS.every((name) => existsSync(join(built, name)))) return built;
-  const compiler = ['gcc', 'cc'].find((name) => spawnSync(name, ['--version']).status === 0);
-  if (compiler === undefined) throw new Skipped('there is no C compiler');
+  const compiler = findCompiler();
   mkdirSync(built, { recursive: true });
   const libcap = await capabilityLibrary(compiler, root, progress);
   const tests = join(root, 'tools/testing/selftests');
@@ -253,10 +252,15 @@ export async function buildPrograms({ root }: Tree, progress: Progress): Promise
   return built;
 }
 
+function findCompiler(): string {
+  const compiler = ['gcc', 'cc'].find((name) => spawnSync(name, ['--version']).status === 0);
+  if (compiler === undefined) throw new Skipped('there is no C compiler');
+  return compiler;
+}
+
 /** Compiles a static program of ours with the kernel's headers. @throws Skipped */
 export function buildStatic({ root }: Tree, sources: readonly string[], name: string): string {
-  const compiler = ['gcc', 'cc'].find((each) => spawnSync(each, ['--version']).status === 0);
-  if (compiler === undefined) throw new Skipped('there is no C compiler');
+  const compiler = findCompiler();
   const output = join(root, 'built', name);
   mkdirSync(dirname(output), { recursive: true });
   const headers = ['usr/include', 'drivers/iommu/iommufd'].flatMap((each) => [

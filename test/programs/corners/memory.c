@@ -113,6 +113,17 @@ void grow_memfd(void)
 	told(ftruncate(memfds[which], pages * PAGE));
 }
 
+static void map_by_number(struct iommu_ioas_map_file cmd, const char *what, int which)
+{
+	uint64_t at = cmd.iova;
+
+	if (!say(IOMMU_IOAS_MAP_FILE, &cmd, "map %s %d %u %x %llx %llx at %llx", what, which, cmd.ioas_id, cmd.flags,
+		 (LONG)cmd.start, (LONG)cmd.length, (LONG)((cmd.flags & 1) ? at : 0))) {
+		printf(" %llx", (LONG)cmd.iova);
+		note_range(cmd.iova, cmd.length);
+	}
+}
+
 void map_memfd(void)
 {
 	struct iommu_ioas_map_file cmd = { .size = sizeof(cmd), .ioas_id = one_of(IOAS), .flags = (percent(50) ? 6 : 4) | below(2) };
@@ -124,13 +135,7 @@ void map_memfd(void)
 	cmd.start = percent(80) ? below(5) * PAGE : below(9000);
 	cmd.length = percent(85) ? PAGE * (1 + below(5)) : 1 + below(9000);
 	cmd.iova = some_iova();
-	uint64_t at = cmd.iova;
-
-	if (!say(IOMMU_IOAS_MAP_FILE, &cmd, "map memfd %d %u %x %llx %llx at %llx", which, cmd.ioas_id, cmd.flags, (LONG)cmd.start,
-		 (LONG)cmd.length, (LONG)((cmd.flags & 1) ? at : 0))) {
-		printf(" %llx", (LONG)cmd.iova);
-		note_range(cmd.iova, cmd.length);
-	}
+	map_by_number(cmd, "memfd", which);
 }
 
 void change_ground(void)
@@ -204,13 +209,7 @@ void map_file(void)
 	cmd.start = percent(80) ? below(4) * PAGE : below(9000);
 	cmd.length = percent(85) ? PAGE * (1 + below(6)) : some_length();
 	cmd.iova = some_iova();
-	uint64_t at = cmd.iova;
-
-	if (!say(IOMMU_IOAS_MAP_FILE, &cmd, "map file %d %u %x %llx %llx at %llx", which, cmd.ioas_id, cmd.flags, (LONG)cmd.start,
-		 (LONG)cmd.length, (LONG)((cmd.flags & 1) ? at : 0))) {
-		printf(" %llx", (LONG)cmd.iova);
-		note_range(cmd.iova, cmd.length);
-	}
+	map_by_number(cmd, "file", which);
 }
 
 void withdraw(void)
