@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import test from 'node:test';
+import { allocate } from '../os/arena.ts';
 import { PhysicalMemory } from '../machine/memory.ts';
 import { ClientSpace } from './process-memory.ts';
 import { SharedMemories } from './shared-memory.ts';
@@ -32,5 +33,32 @@ test('mappings: one that is asked for by an address is told as the list tells it
     assert.ok(asked !== undefined);
     assert.deepEqual({ ...asked, name: asked.name() }, { ...listed, name: listed.name() });
   }
+  space.end();
+});
+
+test('copies: none from a caller that ended while an exec was under way, none to one in any case', () => {
+  const pins = new PhysicalMemory();
+  const shared = new SharedMemories(pins);
+  let waits = true;
+  const space = new ClientSpace(process.pid, { pins, shared, callerWaits: () => waits });
+  const block = allocate(16);
+  block.bytes.set([1, 2, 3, 4]);
+  const into = new Uint8Array(4);
+  space.caller = process.pid;
+  waits = false;
+  space.copyIn(BigInt(block.address), into);
+  assert.deepEqual([...into], [1, 2, 3, 4]);
+  const refused = { code: 'EFAULT', message: /has ended meanwhile/ };
+  assert.throws(() => {
+    space.copyOut(BigInt(block.address), new Uint8Array([9]));
+  }, refused);
+  space.mayExec = true;
+  assert.throws(() => {
+    space.copyIn(BigInt(block.address), into);
+  }, refused);
+  waits = true;
+  space.copyIn(BigInt(block.address), into);
+  space.copyOut(BigInt(block.address), new Uint8Array([9]));
+  assert.equal(block.bytes[0], 9);
   space.end();
 });

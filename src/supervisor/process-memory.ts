@@ -93,6 +93,8 @@ export class ClientSpace implements AddressSpace {
   lockedPages = 0;
   /** thread that makes the current call; 0 outside of its calls */
   caller = 0;
+  /** An exec may be under way, after which the caller's number stands for the new program: what was read may be its. */
+  mayExec = false;
   readonly #memory: ClientMemory;
   readonly #private = new Map<number, PrivateMemory>();
   #exited = false;
@@ -124,8 +126,11 @@ export class ClientSpace implements AddressSpace {
   copyIn(address: bigint, into: Uint8Array): void {
     if (into.length === 0) return;
     if (into.length <= READ_BLOCK && this.caller !== 0 && address < USER_END) {
-      if (readAhead(this, this.caller, { address: Number(address), into })) return;
-      throw this.#unreadable(address, into.length);
+      if (!readAhead(this, this.caller, { address: Number(address), into })) {
+        throw this.#unreadable(address, into.length);
+      }
+      if (this.mayExec) this.#checkCaller();
+      return;
     }
     for (let done = 0; done < into.length;) {
       const length = Math.min(PIECE, into.length - done);
@@ -136,13 +141,12 @@ export class ClientSpace implements AddressSpace {
       copyBytes(pieceBytes, into, done, length);
       done += length;
     }
+    if (this.mayExec) this.#checkCaller();
   }
 
   copyOut(address: bigint, bytes: Uint8Array): void {
     forgetReadAhead();
-    if (this.caller !== 0 && !this.#memory.callerWaits()) {
-      throw new Errno('EFAULT', `thread ${this.caller} of process ${this.pid} has ended meanwhile`);
-    }
+    this.#checkCaller();
     for (let done = 0; done < bytes.length;) {
       const piece = bytes.length <= PIECE ? bytes : bytes.subarray(done, done + PIECE);
       const at = beyond(address, done);
@@ -230,6 +234,11 @@ export class ClientSpace implements AddressSpace {
   /** Open /proc/PID/mem, for whoever copies pages in bulk. */
   get memoryFile(): number {
     return this.#memFile();
+  }
+
+  #checkCaller(): void {
+    if (this.caller === 0 || this.#memory.callerWaits()) return;
+    throw new Errno('EFAULT', `thread ${this.caller} of process ${this.pid} has ended meanwhile`);
   }
 
   #thread(): number {

@@ -150,6 +150,7 @@ export class ProcessTable {
       else process.execs.delete(thread.tid);
     }
     process.space ??= this.#spaceFor(process);
+    process.space.mayExec = process.execs.size > 0;
     return process.space;
   }
 
