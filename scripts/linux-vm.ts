@@ -26,7 +26,8 @@ import { buildStatic, kernelTree, Skipped, wholeSource, type Tree } from './kern
 import { progress } from './progress.ts';
 import { ROOT } from './run-client.ts';
 
-const TOOLS = ['make', 'gcc', 'flex', 'bison', 'bc', 'qemu-system-x86_64'];
+const QEMU = 'qemu-system-x86_64';
+const TOOLS = ['make', 'gcc', 'flex', 'bison', 'bc', QEMU];
 const MEGABYTES = 4096;
 const S_IFDIR = 0o040000;
 const S_IFREG = 0o100000;
@@ -39,8 +40,8 @@ const { values, positionals } = parseArgs({
 });
 const line = progress();
 
-function checkTools(): void {
-  const missing = TOOLS.filter(
+function checkTools(tools: readonly string[]): void {
+  const missing = tools.filter(
     (name) => spawnSync('sh', ['-c', 'command -v "$0"', name]).status !== 0,
   );
   if (missing.length > 0) throw new Skipped(`not installed: ${missing.join(', ')}`);
@@ -50,7 +51,7 @@ function checkTools(): void {
 async function kernelImage(tree: Tree): Promise<string> {
   const image = join(tree.root, 'built', 'bzImage');
   if (existsSync(image)) return image;
-  checkTools();
+  checkTools(TOOLS);
   const source = await wholeSource(tree, line);
   console.error(`building Linux ${tree.version} (once; some minutes)`);
   const fragment = readFileSync(join(ROOT, 'scripts', 'linux-vm.config'), 'utf8');
@@ -128,7 +129,7 @@ async function run(image: string, initrd: Buffer, seconds: number): Promise<numb
     const machine = ['-accel', 'tcg', '-cpu', 'max', '-m', String(MEGABYTES), '-no-reboot'];
     const screen = ['-display', 'none', '-monitor', 'none'];
     const boot = ['-kernel', image, '-initrd', at('initrd'), '-append', 'console=ttyS0 panic=-1'];
-    const qemu = spawn('qemu-system-x86_64', [...machine, ...screen, ...serial, ...boot], {
+    const qemu = spawn(QEMU, [...machine, ...screen, ...serial, ...boot], {
       stdio: ['ignore', 'inherit', 'inherit'],
       timeout: seconds * 1000,
       killSignal: 'SIGKILL',
@@ -160,6 +161,7 @@ try {
   if (program === undefined || !existsSync(program)) {
     throw new Skipped(`no program is given that exists (${program ?? 'none'})`);
   }
+  checkTools([QEMU]);
   const tree = await kernelTree(line, false);
   const image = values.kernel ?? (await kernelImage(tree));
   process.exitCode = await run(
