@@ -32,7 +32,9 @@ function wanted(all: Iterable<number>): number[] {
   const range = /^(\d+)(?:-(\d+))?$/.exec(values.seeds ?? '0-9999');
   if (range === null) throw new Error(`--seeds takes A or A-B, not "${values.seeds ?? ''}"`);
   const [first, last] = [Number(range[1]), Number(range[2] ?? range[1])];
-  return [...all].filter((seed) => seed >= first && seed <= last);
+  const chosen = [...all].filter((seed) => seed >= first && seed <= last);
+  if (chosen.length === 0) throw new Error(`the recording has no seed in ${values.seeds ?? ''}`);
+  return chosen;
 }
 
 async function main(): Promise<boolean> {

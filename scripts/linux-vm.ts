@@ -14,13 +14,15 @@ import { spawn, spawnSync } from 'node:child_process';
 import {
   copyFileSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readFileSync,
+  renameSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { buildStatic, kernelTree, Skipped, wholeSource, type Tree } from './kernel-source.ts';
 import { progress } from './progress.ts';
@@ -66,7 +68,9 @@ async function kernelImage(tree: Tree): Promise<string> {
   writeFileSync(join(source, '.config'), fragment, { flag: 'a' });
   make('olddefconfig');
   make(`-j${availableParallelism()}`, 'bzImage');
-  copyFileSync(join(source, 'arch/x86/boot/bzImage'), image);
+  mkdirSync(dirname(image), { recursive: true });
+  copyFileSync(join(source, 'arch/x86/boot/bzImage'), `${image}.part`);
+  renameSync(`${image}.part`, image);
   return image;
 }
 

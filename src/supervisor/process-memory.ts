@@ -298,6 +298,14 @@ export class ClientSpace implements AddressSpace {
 
   #open(name: string, flags: number): number {
     const fd = openPath(`/proc/${this.#thread()}/${name}`, flags);
+    if (fd >= 0 && this.mayExec) {
+      try {
+        this.#checkCaller();
+      } catch (error) {
+        closeFile(fd);
+        throw error;
+      }
+    }
     if (fd >= 0) return fd;
     throw new Errno(
       'EFAULT',

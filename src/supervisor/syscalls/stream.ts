@@ -12,6 +12,7 @@ const UIO_MAXIOV = 1024;
 const MAX_RW_COUNT = 0x7fff_f000;
 /** one past the last address that the kernel copies from or to (TASK_SIZE_MAX) */
 const USER_END = 2n ** 47n - 4096n;
+const RWF_HIPRI = 1;
 const F_DUPFD_CLOEXEC = 1030;
 
 const SINGLE: readonly number[] = [NR.read, NR.write, NR.pread64, NR.pwrite64];
@@ -39,8 +40,9 @@ function pieces({ listener }: Context, call: Call): Piece[] {
     const wanted = view.getBigUint64(i * IOVEC_SIZE + 8, true);
     if (BigInt.asIntN(64, wanted) < 0n)
       throw new Errno('EINVAL', `piece ${i} has a negative length`);
-    checkRange(address, wanted);
     const length = shorten(wanted, left);
+    // One piece alone is cut to what can be moved before it is looked at (import_ubuf).
+    checkRange(address, count === 1 ? BigInt(length) : wanted);
     left -= length;
     return { address, length };
   });
@@ -92,10 +94,16 @@ function positionOf({ listener }: Context, { file, link }: OpenEntry): number {
 function transferAll(context: Context, entry: OpenEntry, call: Call): number {
   const { listener } = context;
   const position = positionOf(context, entry);
+  const reads = READS.includes(listener.nr);
+  // Before anything is said of the buffers (FMODE_CAN_READ, FMODE_CAN_WRITE).
+  const { file } = entry;
+  if (reads ? file.read === undefined : file.write === undefined) {
+    throw new Errno('EINVAL', `${entry.link} cannot be ${reads ? 'read' : 'written'}`);
+  }
   const list = pieces(context, call);
-  const transfer: Transfer = READS.includes(listener.nr) ? read : write;
-  if (list.length > 0 && FLAGGED.includes(listener.nr) && listener.uint(5) !== 0) {
-    throw new Errno('EOPNOTSUPP', `${entry.link} takes no flags`);
+  const transfer: Transfer = reads ? read : write;
+  if (list.length > 0 && FLAGGED.includes(listener.nr) && (listener.uint(5) & ~RWF_HIPRI) !== 0) {
+    throw new Errno('EOPNOTSUPP', `${entry.link} takes no flags but RWF_HIPRI`);
   }
   let done = 0;
   for (const [i, piece] of list.entries()) {
