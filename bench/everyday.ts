@@ -22,7 +22,7 @@ const WORKLOADS: readonly Workload[] = [
     script: 'i=0; while [ $i -lt 2000 ]; do echo x >/dev/null; i=$((i+1)); done',
     atMost: 16,
   },
-  { name: 'find over /usr/include', script: 'find /usr/include -name x', atMost: 16 },
+  { name: 'find over /usr/include', script: 'find /usr/include -name x', atMost: 12 },
   {
     name: 'a shell that computes',
     script: 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done',
