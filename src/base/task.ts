@@ -93,6 +93,8 @@ export type OpenFile = {
   readonly link?: string;
   /** What stat and lseek tell of it, in bytes; 0 if absent. */
   readonly size?: number;
+  /** Access mode and status flags of a file that was not opened by a path (fcntl, F_GETFL); O_RDWR if absent. */
+  readonly flags?: number;
   ioctl?(task: Task, command: number, argument: bigint): number;
   /** @returns number of bytes put into the buffer */
   read?(task: Task, buffer: ReadBuffer, offset: number): number;

@@ -16,14 +16,21 @@ export class DmaBuf implements OpenFile {
   readonly backing: Backing;
   /** in bytes, whole pages */
   readonly size: number;
+  readonly flags: number;
   readonly #importers = new Set<Pages>();
   readonly #onRelease: () => void;
   #revoked = false;
   #open = true;
 
-  constructor(backing: Backing, size: number, onRelease: () => void) {
+  /** @param shape size in bytes, whole pages; flags that it counts as opened with */
+  constructor(
+    backing: Backing,
+    shape: { readonly size: number; readonly flags: number },
+    onRelease: () => void,
+  ) {
     this.backing = backing;
-    this.size = size;
+    this.size = shape.size;
+    this.flags = shape.flags;
     this.#onRelease = onRelease;
   }
 

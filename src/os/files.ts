@@ -79,6 +79,14 @@ export function resizeFile(fd: number, length: number): number {
   return sys(NR.ftruncate, fd, length);
 }
 
+const F_ADD_SEALS = 1033;
+const F_SEAL_ALL = 0xf; // SEAL, SHRINK, GROW, WRITE
+
+/** Content and size of a memfd stay as they are, for good. */
+export function sealFile(fd: number): number {
+  return sys(NR.fcntl, fd, F_ADD_SEALS, F_SEAL_ALL);
+}
+
 /** A pipe whose ends are close-on-exec: [read end, write end], or a negative errno. */
 export function createPipe(): readonly [number, number] | number {
   const ends = allocate(8);
@@ -129,6 +137,12 @@ export function readText(name: string): string | undefined {
   closeFile(fd);
   const { buffer, byteOffset } = transfer.bytes;
   return got < 0 ? undefined : Buffer.from(buffer, byteOffset, got).toString('latin1');
+}
+
+/** With which flags of open a thread has a file open; undefined where that cannot be learnt. */
+export function openFlags(tid: number, number: number): number | undefined {
+  const flags = /^flags:\s*([0-7]+)/m.exec(readText(`/proc/${tid}/fdinfo/${number}`) ?? '')?.[1];
+  return flags === undefined ? undefined : parseInt(flags, 8);
 }
 
 /** One read(2) of at most 4096 bytes without a position. */

@@ -82,8 +82,19 @@ export const O_RDWR = 2;
 export const O_ACCMODE = 3;
 export const O_CREAT = 0o100;
 export const O_EXCL = 0o200;
+export const O_TRUNC = 0o1000;
+export const O_APPEND = 0o2000;
 export const O_NONBLOCK = 0o4000;
+export const O_ASYNC = 0o20000;
+export const O_DIRECT = 0o40000;
 export const O_DIRECTORY = 0o200000;
 export const O_NOFOLLOW = 0o400000;
+export const O_NOATIME = 0o1000000;
 export const O_CLOEXEC = 0o2000000;
+export const O_SYNC = 0o4010000;
 export const O_PATH = 0o10000000;
+/** the part of O_TMPFILE that is not O_DIRECTORY */
+export const O_TMPFILE_ALONE = 0o20000000;
+
+/** One past the last address that a program can have (TASK_SIZE_MAX, with four levels of page tables). */
+export const USER_END = 2n ** 47n - 4096n;

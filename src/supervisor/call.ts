@@ -2,6 +2,7 @@
 import { Errno } from '../base/errno.ts';
 import type { Capability, FileMemory, OpenFile, Task } from '../base/task.ts';
 import type { CallRecord } from '../base/trace.ts';
+import { O_RDWR } from '../os/numbers.ts';
 import { memlockLimit } from '../os/process.ts';
 import { fileOf, type Context } from './context.ts';
 import type { ClientSpace } from './process-memory.ts';
@@ -23,6 +24,12 @@ const NOBODY: ThreadStatus = {
   gid: 65534,
   groups: [],
   capabilities: 0n,
+};
+
+export type HandOptions = {
+  readonly cloexec: boolean;
+  readonly flags: number;
+  readonly answers: boolean;
 };
 
 export class Call implements Task {
@@ -93,24 +100,20 @@ export class Call implements Task {
   }
 
   install(file: OpenFile, options: { readonly cloexec: boolean }): number {
-    return this.hand(file, undefined, { ...options, answers: false });
+    return this.hand(file, undefined, { ...options, flags: file.flags ?? O_RDWR, answers: false });
   }
 
   /**
    * Puts an open file into the client's table.
    * @param path what it was opened by
+   * @param options.flags access mode and status flags that it counts as opened with
    * @param options.answers its number is the answer to the call
    */
-  hand(
-    file: OpenFile,
-    path: string | undefined,
-    { cloexec, answers }: { readonly cloexec: boolean; readonly answers: boolean },
-  ): number {
+  hand(file: OpenFile, path: string | undefined, { cloexec, flags, answers }: HandOptions): number {
     const { files, listener, current } = this.#context;
     current.opened = path ?? file.name;
     return files.hand(
-      file,
-      path,
+      { file, path, flags },
       (fd, at, last) => listener.addFile(fd, { cloexec, at, answers: answers && last }),
       { owner: this.thread.process, numbers: this.thread.files },
     );

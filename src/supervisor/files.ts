@@ -26,9 +26,19 @@ import {
   PollSet,
   readSome,
   resizeFile,
+  sealFile,
   writeByte,
 } from '../os/files.ts';
-import { O_NONBLOCK, O_RDONLY, O_RDWR } from '../os/numbers.ts';
+import {
+  O_ACCMODE,
+  O_APPEND,
+  O_ASYNC,
+  O_NOATIME,
+  O_NONBLOCK,
+  O_RDONLY,
+  O_RDWR,
+  O_SYNC,
+} from '../os/numbers.ts';
 import { Placeholders, type Placeholder } from './placeholders.ts';
 
 /**
@@ -44,6 +54,15 @@ export type Table = {
   readonly owner: object;
   /** open /proc/PID/fd of it */
   readonly numbers: number;
+};
+
+/** A file of ours that a client is to get. */
+export type Opened = {
+  readonly file: OpenFile;
+  /** what it was opened by; undefined for a file that an ioctl made */
+  readonly path: string | undefined;
+  /** access mode and status flags that it counts as opened with */
+  readonly flags: number;
 };
 
 /** A mapping that the engine allowed. */
@@ -142,8 +161,8 @@ export class FileTable {
    * @param table the client's, to find a number in
    * @returns number in the client's table; if that fails the file is released and Errno is thrown
    */
-  hand(file: OpenFile, path: string | undefined, install: Installer, table: Table): number {
-    const storage = isStream(file) ? this.#pipe(file) : this.#memfd(file);
+  hand({ file, path, flags }: Opened, install: Installer, table: Table): number {
+    const storage = isStream(file) ? this.#pipe(file) : this.#memfd(file, flags);
     const entry = new OpenEntry(file, path, storage);
     const isPipe = storage.pipe !== undefined;
     const at = isPipe ? this.#freeStream(table.numbers) : this.#placeholders.reusable(table);
@@ -217,10 +236,9 @@ export class FileTable {
     this.#released(entry);
   }
 
-  #memfd(file: OpenFile): { fd: number; pipe: undefined; watch: number } {
-    const fd = createMemfd(file.name);
+  #memfd(file: OpenFile, flags: number): { fd: number; pipe: undefined; watch: number } {
+    const fd = openMemfd(file, flags);
     if (fd < 0) throw new Errno('ENOMEM', `no memfd for ${file.name}: errno ${-fd}`);
-    if (file.size !== undefined) resizeFile(fd, file.size);
     const watch = this.#watcher.add(fd);
     if (watch >= 0) return { fd, pipe: undefined, watch };
     closeFile(fd);
@@ -248,6 +266,24 @@ export class FileTable {
     while (identifyEntry(numbers, number) === 0) number++;
     return number;
   }
+}
+
+/** What F_GETFL tells of an open file, apart from its access mode. */
+const STATUS_FLAGS = O_APPEND | O_NONBLOCK | O_ASYNC | O_SYNC | O_NOATIME;
+
+function openMemfd(file: OpenFile, flags: number): number {
+  const fd = createMemfd(file.name);
+  if (fd < 0) return fd;
+  // A file that has a size keeps it, and its zeros.
+  if (file.size !== undefined) {
+    resizeFile(fd, file.size);
+    sealFile(fd);
+  }
+  const wanted = flags & (O_ACCMODE | STATUS_FLAGS);
+  if (wanted === O_RDWR) return fd;
+  const again = openPath(`/proc/self/fd/${fd}`, wanted);
+  closeFile(fd);
+  return again;
 }
 
 /** How a client has a stream open: poll says that it can be written only where that is so. */

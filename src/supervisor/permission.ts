@@ -20,6 +20,19 @@ function permitted(status: ThreadStatus, mode: number): number {
   return mode & 7;
 }
 
+const CAP_FOWNER = 1n << 3n;
+
+/** What only the owner of a node may ask for (inode_owner_or_capable); EPERM. */
+export function checkOwner(context: Context, call: Call, path: string): void {
+  if (context.asRoot) return;
+  const { status } = call;
+  if (status.uid === owner.uid || (status.capabilities & CAP_FOWNER) !== 0n) return;
+  throw new Errno(
+    'EPERM',
+    `O_NOATIME is for the owner of ${path}, user ${owner.uid}; the caller is user ${status.uid}`,
+  );
+}
+
 /**
  * @param wanted READ, WRITE and EXECUTE, or-ed
  * @throws Errno EACCES

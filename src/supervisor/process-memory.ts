@@ -16,7 +16,7 @@ import { Errno } from '../base/errno.ts';
 import { PAGE_BYTES, hex } from '../base/position.ts';
 import type { AddressSpace, Backing, PageRun } from '../base/task.ts';
 import { closeFile, openPath, readAt, writeAt } from '../os/files.ts';
-import { O_RDONLY, O_RDWR } from '../os/numbers.ts';
+import { O_RDONLY, O_RDWR, USER_END } from '../os/numbers.ts';
 import {
   parseMapping,
   PIECE,
@@ -31,9 +31,6 @@ import type { PinnedMemory } from '../kernel/kernel.ts';
 import { forgetReadAhead, readAhead } from './read-ahead.ts';
 import { preservePages, type Store } from './page-store.ts';
 import type { SharedMemories } from './shared-memory.ts';
-
-// Where nobody has memory who did not ask for it (5-level page tables): no copy from there has to be fast.
-const USER_END = 2n ** 47n;
 
 /** What all address spaces of a run share. */
 export type ClientMemory = {
@@ -125,6 +122,7 @@ export class ClientSpace implements AddressSpace {
 
   copyIn(address: bigint, into: Uint8Array): void {
     if (into.length === 0) return;
+    // Beyond USER_END has memory who asked for it (5-level page tables): no copy from there has to be fast.
     if (into.length <= READ_BLOCK && this.caller !== 0 && address < USER_END) {
       if (!readAhead(this, this.caller, { address: Number(address), into })) {
         throw this.#unreadable(address, into.length);

@@ -234,6 +234,63 @@ test('queues are read, written and polled as files without positions, windows ma
   );
 });
 
+// What Linux 7.3.4 prints.
+const OPENS = [
+  'both: 2',
+  'reading: 4000',
+  'writing: 2001',
+  'neither: 3',
+  'synchronous: 5010002',
+  'direct: -22',
+  'exclusive: -17',
+  'create: 2',
+  'directory: -20',
+  'create directory: -22',
+  'temporary: -20',
+  'temporary for reading: -22',
+  'slash: -20',
+  'create slash: -21',
+  'dot: -20',
+  'how: 0',
+  'how with a mode: -22',
+  'how with a mode to create: 0',
+  'how with an odd mode: -22',
+  'how with odd flags: -22',
+  'short how: -22',
+  'long how: 0',
+  'nothing: -22',
+  'more than there is: -12',
+  'all of 64 bits: -12',
+  'beyond the last offset: -75',
+  'no whole page: -22',
+  'no type: -22',
+  'odd type: -22',
+  'unknown flag: -6',
+  'unknown flag, validated: -95',
+  'high flag, validated: -95',
+  'huge pages: -22',
+  'growing down: -22',
+  'at an odd address: -22',
+  'at the end: -12',
+  'where something is: -17',
+  'too large for low addresses: -12',
+  'no window: -6',
+  'no window, executable: -1',
+  'only for reading: -22',
+  'write what is only for reading: -13',
+  'read what is only for writing: -13',
+];
+
+test('opening and mapping is refused as by the kernel, before the device is asked', async (t) => {
+  const program = compiled(t, 'opens');
+  if (program === undefined) return;
+  const { status, stdout, stderr } = await uiommuRun([program], { options: ['-m', 'selftest'] });
+  assert.deepEqual(
+    { status, lines: stdout.split('\n'), stderr },
+    { status: 0, lines: [...OPENS, ''], stderr: '' },
+  );
+});
+
 test('who gives up being root pays for pinned pages, within RLIMIT_MEMLOCK', async (t) => {
   if (process.getuid?.() !== 0) {
     t.skip('only root can become somebody else');

@@ -25,7 +25,7 @@ export function dmabufGet({ context, task, cmd }: TestCmd): number {
   }
   context.environment.faults.alloc('dma-buf');
   const memory = mockOf(context).alloc('dma-buf of the mock driver', size);
-  const file = new DmaBuf(memory, size, () => memory.free?.());
+  const file = new DmaBuf(memory, { size, flags }, () => memory.free?.());
   return task.install(file, { cloexec: (flags & O_CLOEXEC) !== 0 });
 }
 

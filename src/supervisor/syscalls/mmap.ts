@@ -22,11 +22,9 @@ import { beginCall } from '../call.ts';
 import { CONTINUE, type Context } from '../context.ts';
 import type { Grant, OpenEntry } from '../files.ts';
 import { callerAndFile } from './caller.ts';
+import { checkMapping, MAP_GROWSDOWN, PROT_WRITE, type MmapArguments } from './check-mapping.ts';
 
-const PROT_WRITE = 2;
 const PROT_EXEC = 4;
-const MAP_TYPE = 0x0f;
-const MAP_PRIVATE = 2;
 const MOST = 1 << 26;
 
 export function mmap(context: Context): number {
@@ -36,21 +34,29 @@ export function mmap(context: Context): number {
   if (found === undefined) return CONTINUE;
   const { entry, thread } = found;
   const { file, link } = entry;
-  const [wanted, offset, prot] = [listener.word(1), listener.word(5), listener.uint(2)];
+  const wanted: MmapArguments = {
+    address: listener.word(0),
+    length: listener.word(1),
+    protection: listener.uint(2),
+    flags: listener.word(3),
+    offset: listener.word(5),
+  };
+  const { offset, protection } = wanted;
   const call = beginCall(context, thread, () => [
-    `length=${wanted}`,
-    `prot=${prot}`,
+    `length=${wanted.length}`,
+    `prot=${protection}`,
     `${fd}<${link}>`,
     `offset=0x${offset.toString(16)}`,
   ]);
-  const length = wholePages(wanted);
+  const { length, shared } = checkMapping({ thread, fd, entry }, wanted);
   if (file.mmap === undefined) throw new Errno('ENODEV', `${link} cannot be mapped`);
+  if ((wanted.flags & MAP_GROWSDOWN) !== 0n) throw new Errno('EINVAL', 'MAP_GROWSDOWN of a file');
   const grant = file.mmap(call, {
     offset,
     length,
-    shared: (listener.uint(3) & MAP_TYPE) !== MAP_PRIVATE,
-    write: (prot & PROT_WRITE) !== 0,
-    execute: (prot & PROT_EXEC) !== 0,
+    shared,
+    write: (protection & PROT_WRITE) !== 0,
+    execute: (protection & PROT_EXEC) !== 0,
   });
   returnGrants(context, entry);
   entry.grants.push({ grant, offset: Number(offset) });
@@ -60,15 +66,6 @@ export function mmap(context: Context): number {
     length: Math.min(Number(length), MOST),
   });
   return CONTINUE;
-}
-
-// As do_mmap, before the file is asked.
-function wholePages(length: bigint): bigint {
-  if (length === 0n) throw new Errno('EINVAL', 'nothing is to be mapped (length 0)');
-  const pages = (length + BigInt(PAGE_BYTES) - 1n) / BigInt(PAGE_BYTES);
-  const whole = BigInt.asUintN(64, pages * BigInt(PAGE_BYTES));
-  if (whole === 0n) throw new Errno('ENOMEM', `no address space has ${length} bytes`);
-  return whole;
 }
 
 type Window = { readonly path: string; readonly offset: number; readonly length: number };

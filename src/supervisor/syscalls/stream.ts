@@ -1,7 +1,7 @@
 /** read, write and their kin on files whose data we make; dup of such files, which must stay at numbers that are seen. */
 import { Errno } from '../../base/errno.ts';
 import { hex } from '../../base/position.ts';
-import { NR } from '../../os/numbers.ts';
+import { NR, USER_END } from '../../os/numbers.ts';
 import { beginCall, type Call } from '../call.ts';
 import { CONTINUE, type Context } from '../context.ts';
 import type { OpenEntry } from '../files.ts';
@@ -10,8 +10,6 @@ import { callerAndFile } from './caller.ts';
 const IOVEC_SIZE = 16;
 const UIO_MAXIOV = 1024;
 const MAX_RW_COUNT = 0x7fff_f000;
-/** one past the last address that the kernel copies from or to (TASK_SIZE_MAX) */
-const USER_END = 2n ** 47n - 4096n;
 const RWF_HIPRI = 1;
 const F_DUPFD_CLOEXEC = 1030;
 

@@ -48,6 +48,7 @@ int file_of(enum kind kind);
 uint64_t some_iova(void);
 uint64_t some_length(void);
 int mapped_range(uint64_t *iova, uint64_t *length);
+uint64_t some_window(void);
 int told(int result);
 void look_at(const char *what, int file);
 int say(unsigned long number, void *argument, const char *format, ...);
@@ -113,6 +114,8 @@ void look_at_process(void);
 void look_at_memory(void);
 void share_memory(void);
 void look_at_files(void);
+void open_oddly(void);
+void map_oddly(void);
 void change_context(void);
 void odd_test(void);
 

@@ -116,6 +116,11 @@ void alloc_viommu(void)
 	}
 }
 
+uint64_t some_window(void)
+{
+	return window_length ? window_offset : 1ull << 40;
+}
+
 void show_window(void)
 {
 	uint64_t length = percent(70) ? window_length : PAGE * below(4) + (percent(20) ? 1 : 0);

@@ -1,8 +1,6 @@
 /* What has been made so far, and choices among it. */
 #include <stdarg.h>
 #include "corners.h"
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 
 struct known known[KINDS];
 int iommufd, null_file, is_poor;
@@ -144,33 +142,6 @@ struct iommu_test_cmd test(uint32_t op, uint32_t id)
 	struct iommu_test_cmd cmd = { .size = sizeof(cmd), .op = op, .id = id };
 
 	return cmd;
-}
-
-void look_at(const char *what, int file)
-{
-	char name[40], link[128];
-	struct stat found;
-
-	if (file < 0)
-		return;
-	snprintf(name, sizeof(name), "/proc/self/fd/%d", file);
-	ssize_t length = readlink(name, link, sizeof(link));
-
-	if (fstat(file, &found) < 0)
-		printf(" %s?", what);
-	else
-		printf(" %s %o %x %ld %ld %.*s %x", what, found.st_mode, major(found.st_rdev), (long)found.st_size,
-		       (long)found.st_nlink, (int)length, link, fcntl(file, F_GETFD));
-}
-
-/* What a program is told of its files. */
-void look_at_files(void)
-{
-	printf("files");
-	look_at("iommufd", iommufd);
-	look_at("fault", file_of(FAULT));
-	look_at("event", file_of(VEVENTQ));
-	look_at("access", file_of(ACCESS));
 }
 
 /* One context is used for a while, then the other one. */
