@@ -130,7 +130,15 @@ async function run(image: string, initrd: Buffer, seconds: number): Promise<numb
       '-serial',
       `file:${at(name)}`,
     ]);
-    const machine = ['-accel', 'tcg', '-cpu', 'max', '-m', String(MEGABYTES), '-no-reboot'];
+    const machine = [
+      '-accel',
+      'tcg',
+      '-cpu',
+      'max,la57=off',
+      '-m',
+      String(MEGABYTES),
+      '-no-reboot',
+    ];
     const screen = ['-display', 'none', '-monitor', 'none'];
     const boot = ['-kernel', image, '-initrd', at('initrd'), '-append', 'console=ttyS0 panic=-1'];
     const qemu = spawn(QEMU, [...machine, ...screen, ...serial, ...boot], {
