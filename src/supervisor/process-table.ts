@@ -7,7 +7,7 @@
  */
 import { closeFile, EPOLLIN, identifyPath, openPath, readText, type PollSet } from '../os/files.ts';
 import { O_DIRECTORY, O_RDONLY } from '../os/numbers.ts';
-import { compareAddressSpaces, openProcess, signalProcess } from '../os/process.ts';
+import { compareAddressSpaces, isThreadOf, openProcess, signalProcess } from '../os/process.ts';
 import type { OpenEntry } from './files.ts';
 import { ClientSpace, type ClientMemory } from './process-memory.ts';
 
@@ -22,7 +22,7 @@ export class ClientProcess {
   space: ClientSpace | undefined;
   /** effective capabilities of one that counts as root on the machine; it can drop them (capset) */
   rootCapabilities = ALL_CAPABILITIES;
-  /** threads whose exec was let through and may still come; each that calls again has failed, or the space is another */
+  /** threads whose exec was let through and may still come; each that calls again, or has ended, has failed, or the space is another */
   readonly execs = new Set<number>();
 
   constructor(pid: number) {
@@ -142,16 +142,22 @@ export class ProcessTable {
   /** The address space in which a thread runs now. */
   spaceOf(thread: ClientThread): ClientSpace {
     const { process } = thread;
-    if (process.execs.size > 0) {
-      const gone = process.space !== undefined && !this.#sameSpace(process, thread.tid);
-      if (gone) this.#leaveSpace(process);
-      // While one thread execs the others may still call.
-      if (gone) process.execs.clear();
-      else process.execs.delete(thread.tid);
-    }
+    if (process.execs.size > 0) this.#settleExecs(process, thread.tid);
     process.space ??= this.#spaceFor(process);
     process.space.mayExec = process.execs.size > 0;
     return process.space;
+  }
+
+  // While one thread execs the others may still call. One that calls again, or has ended, execs no more.
+  #settleExecs(process: ClientProcess, tid: number): void {
+    const { pid, space, execs } = process;
+    if (space !== undefined && !this.#sameSpace(process, tid)) {
+      this.#leaveSpace(process);
+      execs.clear();
+      return;
+    }
+    execs.delete(tid);
+    for (const other of execs) if (!isThreadOf(pid, other)) execs.delete(other);
   }
 
   /**
