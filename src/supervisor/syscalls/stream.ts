@@ -58,24 +58,31 @@ function checkRange(address: bigint, length: bigint): void {
 const shorten = (length: bigint, most: number): number =>
   length > BigInt(most) ? most : Number(length);
 
-type Transfer = (entry: OpenEntry, call: Call, piece: Piece, offset: number) => number;
+/** Moves one piece from or to a place in the file. @returns bytes moved */
+type Transfer = (piece: Piece, offset: number) => number;
 
-function read({ file, link }: OpenEntry, call: Call, piece: Piece, offset: number): number {
-  if (file.read === undefined) throw new Errno('EINVAL', `${link} cannot be read`);
-  const put = (at: number, bytes: Uint8Array): void => {
-    call.memory.copyOut(piece.address + BigInt(at), bytes);
+/** EINVAL where the file cannot be read or written, before anything is said of the buffers (FMODE_CAN_READ, FMODE_CAN_WRITE). */
+function transferOf({ file, link }: OpenEntry, call: Call, reads: boolean): Transfer {
+  if (reads) {
+    const read = file.read?.bind(file);
+    if (read === undefined) throw new Errno('EINVAL', `${link} cannot be read`);
+    return ({ address, length }, offset) => {
+      const put = (at: number, bytes: Uint8Array): void => {
+        call.memory.copyOut(address + BigInt(at), bytes);
+      };
+      return read(call, { length, put }, offset);
+    };
+  }
+  const write = file.write?.bind(file);
+  if (write === undefined) throw new Errno('EINVAL', `${link} cannot be written`);
+  return ({ address, length }, offset) => {
+    const take = (at: number, count: number): Uint8Array => {
+      const bytes = new Uint8Array(count);
+      call.memory.copyIn(address + BigInt(at), bytes);
+      return bytes;
+    };
+    return write(call, { length, take }, offset);
   };
-  return file.read(call, { length: piece.length, put }, offset);
-}
-
-function write({ file, link }: OpenEntry, call: Call, piece: Piece, offset: number): number {
-  if (file.write === undefined) throw new Errno('EINVAL', `${link} cannot be written`);
-  const take = (at: number, count: number): Uint8Array => {
-    const bytes = new Uint8Array(count);
-    call.memory.copyIn(piece.address + BigInt(at), bytes);
-    return bytes;
-  };
-  return file.write(call, { length: piece.length, take }, offset);
 }
 
 /** Where a transfer begins; ESPIPE for a file that has no positions, EINVAL. (Ours do not move one along.) */
@@ -92,14 +99,8 @@ function positionOf({ listener }: Context, { file, link }: OpenEntry): number {
 function transferAll(context: Context, entry: OpenEntry, call: Call): number {
   const { listener } = context;
   const position = positionOf(context, entry);
-  const reads = READS.includes(listener.nr);
-  // Before anything is said of the buffers (FMODE_CAN_READ, FMODE_CAN_WRITE).
-  const { file } = entry;
-  if (reads ? file.read === undefined : file.write === undefined) {
-    throw new Errno('EINVAL', `${entry.link} cannot be ${reads ? 'read' : 'written'}`);
-  }
+  const transfer = transferOf(entry, call, READS.includes(listener.nr));
   const list = pieces(context, call);
-  const transfer: Transfer = reads ? read : write;
   if (list.length > 0 && FLAGGED.includes(listener.nr) && (listener.uint(5) & ~RWF_HIPRI) !== 0) {
     throw new Errno('EOPNOTSUPP', `${entry.link} takes no flags but RWF_HIPRI`);
   }
@@ -108,7 +109,7 @@ function transferAll(context: Context, entry: OpenEntry, call: Call): number {
     // Going on from one piece to the next skips empty ones (iov_iter_advance).
     if (i > 0 && piece.length === 0) continue;
     try {
-      const moved = transfer(entry, call, piece, position + done);
+      const moved = transfer(piece, position + done);
       done += moved;
       if (moved !== piece.length) break;
     } catch (error) {
