@@ -55,19 +55,28 @@ export type Tree = { readonly root: string; readonly version: string };
 
 /** The newest tree that was unpacked completely. */
 function newestTree(cache: string): Tree | undefined {
-  const trees = readdirSync(cache)
-    .filter((name) => /^linux-source-7\.\d+_/.test(name) && !name.endsWith('.part'))
+  // A download that broke off leaves a .deb or a .part behind.
+  const trees = readdirSync(cache, { withFileTypes: true })
+    .filter((entry) => entry.isDirectory() && !entry.name.endsWith('.part'))
+    .map((entry) => entry.name)
+    .filter((name) => /^linux-source-7\.\d+_/.test(name))
     .map((name) => ({ root: join(cache, name), version: name.slice(name.indexOf('_') + 1) }));
   return trees.sort((a, b) => compareVersions(a.version, b.version)).at(-1);
 }
 
 /** The whole source, of which {@link kernelTree} keeps what the selftests need; about 2 GB. @throws Skipped */
-export async function wholeSource({ root }: Tree, progress: Progress): Promise<string> {
+export async function wholeSource({ root, version }: Tree, progress: Progress): Promise<string> {
   const whole = join(root, 'whole');
   if (existsSync(whole)) return whole;
   try {
-    const newest = await newestPackage(progress);
-    await fetchTree(newest, whole, progress, []);
+    const packages = await sourcePackages(progress);
+    const same = packages.find((each) => each.version === version);
+    if (same === undefined) {
+      throw new Skipped(
+        `Debian has ${packages[0].version} now, the tree in the cache is ${version}; npm run selftests -- --update fetches the new one`,
+      );
+    }
+    await fetchTree(same, whole, progress, []);
     return whole;
   } catch (error) {
     if (!(error instanceof Unavailable)) throw error;
@@ -92,7 +101,7 @@ export async function kernelTree(progress: Progress, update: boolean): Promise<T
     if (spawnSync(tool, ['--version']).status !== 0) throw new Skipped(`${tool} is not installed`);
   }
   try {
-    const newest = await newestPackage(progress);
+    const [newest] = await sourcePackages(progress);
     const root = join(cache, `${newest.name}_${newest.version}`);
     if (!existsSync(root)) await fetchTree(newest, root, progress, NEEDED);
     writeFileSync(stamp, '');
@@ -107,16 +116,17 @@ export async function kernelTree(progress: Progress, update: boolean): Promise<T
   }
 }
 
-async function newestPackage(progress: Progress): Promise<Package> {
+/** Newest first. @throws Unavailable */
+async function sourcePackages(progress: Progress): Promise<[Package, ...Package[]]> {
   const suites = [...new Set([...SUITES, ...machineSuites()])];
   const onSuite = (suite: string): void => {
     progress.show(`looking for linux-source-7.x in ${suite}`);
   };
-  const [newest] = await findPackages({ wanted: NAME, suites, onSuite });
+  const [newest, ...others] = await findPackages({ wanted: NAME, suites, onSuite });
   if (newest === undefined) {
     throw new Unavailable(`no suite of the mirror has linux-source-7.x (${suites.join(', ')})`);
   }
-  return newest;
+  return [newest, ...others];
 }
 
 const megabytes = (bytes: number): string => `${Math.round(bytes / 1e6)} MB`;
@@ -267,9 +277,12 @@ export function buildStatic({ root }: Tree, sources: readonly string[], name: st
     '-isystem',
     join(root, each),
   ]);
-  const command = ['-O1', '-Wall', '-static', ...headers, '-o', output, ...sources];
+  // Others may be running it, or compiling it too.
+  const part = `${output}.${process.pid}.part`;
+  const command = ['-O1', '-Wall', '-static', ...headers, '-o', part, ...sources];
   const { status, stderr } = spawnSync(compiler, command, { encoding: 'utf8' });
   if (status !== 0) throw new Skipped(`${name} does not compile here:\n${stderr.slice(0, 2000)}`);
+  renameSync(part, output);
   return output;
 }
 

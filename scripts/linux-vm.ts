@@ -6,11 +6,12 @@
  * Builds Debian's newest kernel source once (some minutes; kept in the cache folder), with iommufd, its mock driver and fault
  * injection, on top of the smallest configuration (linux-vm.config). PROGRAM, with the libraries that it names, is all there
  * is beside it, as root, under qemu's software emulation. What it printed goes to standard output; the seconds it took, boot
- * not counted, and the kernel's warnings to standard error. Exit status: the program's; 1 where this computer lacks a tool.
+ * not counted, and the kernel's warnings to standard error. Exit status: the program's; 1 where this computer lacks a tool or
+ * the machine stops too early; 2 for an argument that makes no sense.
  *
  *   npm --silent run linux-vm -- ~/.cache/uiommu/…/built/corners 1 60 250
  */
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import {
   copyFileSync,
   existsSync,
@@ -19,11 +20,13 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import { parseArgs } from 'node:util';
+import { performance } from 'node:perf_hooks';
+import { numberOption, parseOptions, refuse } from './arguments.ts';
 import { buildStatic, kernelTree, Skipped, wholeSource, type Tree } from './kernel-source.ts';
 import { progress } from './progress.ts';
 import { ROOT } from './run-client.ts';
@@ -36,17 +39,53 @@ const S_IFREG = 0o100000;
 const S_IFCHR = 0o020000;
 const FOLDERS = ['bin', 'dev', 'proc', 'sys', 'tmp'];
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
+const SCRIPT = 'linux-vm';
+const SHOW_EVERY_MS = 1000;
+
+// What stands behind PROGRAM is the program's own.
+const argv = process.argv.slice(2);
+const behind = argv.findIndex(
+  (word, i) => !word.startsWith('--') && !/^--\w+$/.test(argv[i - 1] ?? ''),
+);
+const own = behind < 0 ? argv : argv.slice(0, behind);
+const [program, ...args] = behind < 0 ? [] : argv.slice(behind);
+const { values } = parseOptions(SCRIPT, {
+  args: own,
   options: { kernel: { type: 'string' }, seconds: { type: 'string', default: '300' } },
 });
+const limitSeconds = numberOption(SCRIPT, { name: 'seconds', text: values.seconds });
 const line = progress();
+
+/** @returns exit status; 1 after a signal */
+function ended(child: ChildProcess): Promise<number> {
+  return new Promise((done, failed) => {
+    child.once('error', failed).once('close', (status) => {
+      done(status ?? 1);
+    });
+  });
+}
 
 function checkTools(tools: readonly string[]): void {
   const missing = tools.filter(
     (name) => spawnSync('sh', ['-c', 'command -v "$0"', name]).status !== 0,
   );
   if (missing.length > 0) throw new Skipped(`not installed: ${missing.join(', ')}`);
+}
+
+async function make(source: string, ...targets: string[]): Promise<void> {
+  const child = spawn('make', ['-C', source, ...targets], { stdio: ['ignore', 'pipe', 'pipe'] });
+  let files = 0;
+  child.stdout.on('data', (chunk: Buffer) => {
+    files += chunk.toString('latin1').match(/^ {2}[A-Z]+ /gm)?.length ?? 0;
+    line.show(`make ${targets.at(-1) ?? ''}: ${files} files`);
+  });
+  let complaint = '';
+  child.stderr.on(
+    'data',
+    (chunk: Buffer) => (complaint = `${complaint}${chunk.toString()}`.slice(-2000)),
+  );
+  const status = await ended(child);
+  if (status !== 0) throw new Skipped(`make ${targets.join(' ')}: ${complaint}`);
 }
 
 /** Builds the kernel, if it is not there. @returns path of the image */
@@ -57,17 +96,11 @@ async function kernelImage(tree: Tree): Promise<string> {
   const source = await wholeSource(tree, line);
   console.error(`building Linux ${tree.version} (once; some minutes)`);
   const fragment = readFileSync(join(ROOT, 'scripts', 'linux-vm.config'), 'utf8');
-  const make = (...targets: string[]): void => {
-    const { status, stderr } = spawnSync('make', ['-C', source, ...targets], {
-      encoding: 'utf8',
-      maxBuffer: 1 << 28,
-    });
-    if (status !== 0) throw new Skipped(`make ${targets.join(' ')}: ${stderr.slice(-2000)}`);
-  };
-  make('tinyconfig');
+  await make(source, 'tinyconfig');
   writeFileSync(join(source, '.config'), fragment, { flag: 'a' });
-  make('olddefconfig');
-  make(`-j${availableParallelism()}`, 'bzImage');
+  await make(source, 'olddefconfig');
+  await make(source, `-j${availableParallelism()}`, 'bzImage');
+  line.clear();
   mkdirSync(dirname(image), { recursive: true });
   copyFileSync(join(source, 'arch/x86/boot/bzImage'), `${image}.part`);
   renameSync(`${image}.part`, image);
@@ -92,21 +125,25 @@ function archive(entries: readonly Entry[]): Buffer {
 }
 
 /** Shared libraries that a program names, and its loader. */
-function librariesOf(program: string): string[] {
-  const { stdout } = spawnSync('ldd', [program], { encoding: 'utf8' });
+function librariesOf(path: string): string[] {
+  checkTools(['ldd']);
+  const { stdout } = spawnSync('ldd', [path], { encoding: 'utf8' });
+  const missing = [...stdout.matchAll(/(\S+) => not found/g)].map(([, name = '']) => name);
+  if (missing.length > 0)
+    throw new Skipped(`${path} needs ${missing.join(', ')}, not installed here`);
   return [...stdout.matchAll(/(\/\S+) \(0x/g)].map(([, path = '']) => path);
 }
 
-function fileSystem(tree: Tree, program: string, args: readonly string[]): Buffer {
+function fileSystem(tree: Tree, path: string): Buffer {
   const init = buildStatic(tree, [join(ROOT, 'test', 'programs', 'vm-init.c')], 'vm-init');
-  const file = (name: string, path: string): Entry => ({
+  const file = (name: string, from: string): Entry => ({
     name,
     mode: S_IFREG | 0o755,
-    data: readFileSync(path),
+    data: readFileSync(from),
   });
-  const libraries = librariesOf(program);
-  const folders = libraries.flatMap((path) => {
-    const parts = path.split('/').slice(1, -1);
+  const libraries = librariesOf(path);
+  const folders = libraries.flatMap((library) => {
+    const parts = library.split('/').slice(1, -1);
     return parts.map((_, i) => parts.slice(0, i + 1).join('/'));
   });
   const command = ['/bin/program', ...args].map((each) => `${each}\0`).join('');
@@ -115,14 +152,24 @@ function fileSystem(tree: Tree, program: string, args: readonly string[]): Buffe
     { name: 'dev/console', mode: S_IFCHR | 0o600 },
     { name: 'command', mode: S_IFREG | 0o644, data: Buffer.from(command) },
     file('init', init),
-    file('bin/program', program),
-    ...libraries.map((path) => file(path.slice(1), path)),
+    file('bin/program', path),
+    ...libraries.map((library) => file(library.slice(1), library)),
   ]);
 }
 
 /** @returns the program's exit status */
-async function run(image: string, initrd: Buffer, seconds: number): Promise<number> {
+async function run(image: string, initrd: Buffer): Promise<number> {
   const folder = mkdtempSync(join(tmpdir(), 'uiommu-vm-'));
+  let qemu: ChildProcess | undefined;
+  const leave = (): void => {
+    qemu?.kill('SIGKILL');
+    rmSync(folder, { recursive: true, force: true });
+  };
+  process.once('exit', leave);
+  const begun = performance.now();
+  const watch = setInterval(() => {
+    line.show(`in the machine: ${Math.round((performance.now() - begun) / 1000)} s`);
+  }, SHOW_EVERY_MS);
   try {
     const at = (name: string): string => join(folder, name);
     writeFileSync(at('initrd'), initrd);
@@ -141,12 +188,13 @@ async function run(image: string, initrd: Buffer, seconds: number): Promise<numb
     ];
     const screen = ['-display', 'none', '-monitor', 'none'];
     const boot = ['-kernel', image, '-initrd', at('initrd'), '-append', 'console=ttyS0 panic=-1'];
-    const qemu = spawn(QEMU, [...machine, ...screen, ...serial, ...boot], {
+    qemu = spawn(QEMU, [...machine, ...screen, ...serial, ...boot], {
       stdio: ['ignore', 'inherit', 'inherit'],
-      timeout: seconds * 1000,
+      timeout: limitSeconds * 1000,
       killSignal: 'SIGKILL',
     });
-    await new Promise((done, failed) => qemu.once('close', done).once('error', failed));
+    await ended(qemu);
+    line.clear();
     const text = (name: string): string =>
       existsSync(at(name)) ? readFileSync(at(name), 'latin1') : '';
     process.stdout.write(text('output'));
@@ -158,32 +206,45 @@ async function run(image: string, initrd: Buffer, seconds: number): Promise<numb
     }
     const status = /^status (\d+)/m.exec(report)?.[1];
     if (status === undefined) {
-      console.error(`the machine stopped before the program ended, or after ${seconds} s`);
+      console.error(`the machine stopped before the program ended, or after ${limitSeconds} s`);
       return 1;
     }
     console.error(`${/^seconds (\S+)/m.exec(report)?.[1] ?? '?'} s`);
     return Number(status);
   } finally {
-    rmSync(folder, { recursive: true, force: true });
+    clearInterval(watch);
+    process.off('exit', leave);
+    leave();
   }
 }
 
-const [program, ...args] = positionals;
+/** An argument that names a file. */
+function fileArgument(what: string, path: string | undefined): string {
+  if (path === undefined)
+    return refuse(SCRIPT, `${what} is missing; see the head of scripts/linux-vm.ts`);
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found?.isFile() !== true) refuse(SCRIPT, `${what}: ${path} is not a file`);
+  return resolve(path);
+}
+
+for (const [signal, status] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const) {
+  process.once(signal, () => {
+    process.exit(status);
+  });
+}
+const path = fileArgument('PROGRAM', program);
+const given = values.kernel === undefined ? undefined : fileArgument('--kernel', values.kernel);
 try {
-  if (program === undefined || !existsSync(program)) {
-    throw new Skipped(`no program is given that exists (${program ?? 'none'})`);
-  }
   checkTools([QEMU]);
   const tree = await kernelTree(line, false);
-  const image = values.kernel ?? (await kernelImage(tree));
-  process.exitCode = await run(
-    image,
-    fileSystem(tree, resolve(program), args),
-    Number(values.seconds),
-  );
+  const image = given ?? (await kernelImage(tree));
+  process.exitCode = await run(image, fileSystem(tree, path));
 } catch (error) {
   line.clear();
   if (!(error instanceof Skipped)) throw error;
-  console.error(`linux-vm: ${error.message}`);
+  console.error(`${SCRIPT}: ${error.message}`);
   process.exitCode = 1;
 }

@@ -6,14 +6,14 @@
  * For each profileN.txt.gz in DIR (default: ../shared/oracle beside the repository, or UIOMMU_SHARED/oracle), DIR/abifuzz
  * runs under `uiommu run` for the seeds that the file holds. Of each seed that differs the first differing line is printed
  * with uiommu's reason, which comes from a trace of that seed. Exit status 1 if a profile has fewer identical seeds
- * than its floor (oracle-floor.json, or --floor) or uiommu fails; 2 if the DIR given is not one; 0 otherwise, and where there
- * is nothing to compare with.
+ * than its floor (oracle-floor.json, or --floor) or uiommu fails; 2 if the DIR given is not one or an argument makes no sense;
+ * 0 otherwise, and where there is nothing to compare with.
  */
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { parseArgs } from 'node:util';
 import { gunzipSync } from 'node:zlib';
+import { chooseSeeds, parseOptions, refuse } from './arguments.ts';
 import { progress } from './progress.ts';
 import {
   countIoctls,
@@ -31,7 +31,7 @@ const SHOWN = 20;
 // Runs in a row that gave no output at all: then it is not the seed.
 const GIVE_UP = 3;
 
-const { values, positionals } = parseArgs({
+const { values, positionals } = parseOptions('oracle', {
   allowPositionals: true,
   options: {
     seeds: { type: 'string' },
@@ -44,16 +44,6 @@ const shared = process.env['UIOMMU_SHARED'] ?? join(ROOT, '..', 'shared');
 const directory = resolve(positionals[0] ?? join(shared, 'oracle'));
 const abifuzz = join(directory, 'abifuzz');
 const line = progress();
-
-function wantedSeeds(recording: Recording): number[] {
-  const range = /^(\d+)(?:-(\d+))?$/.exec(values.seeds ?? '');
-  if (values.seeds !== undefined && range === null) {
-    throw new Error(`--seeds takes A or A-B, not "${values.seeds}"`);
-  }
-  const first = Number(range?.[1] ?? 0);
-  const last = Number(range?.[2] ?? range?.[1] ?? Infinity);
-  return [...recording.keys()].filter((seed) => seed >= first && seed <= last);
-}
 
 type Ours = {
   readonly seeds: Map<number, readonly string[]>;
@@ -187,7 +177,7 @@ async function compareSeed(
 /** @returns whether the floor is reached */
 async function compareProfile(profile: string, file: string): Promise<boolean> {
   const recording = parseRecording(gunzipSync(readFileSync(file)).toString());
-  const wanted = wantedSeeds(recording);
+  const wanted = chooseSeeds('oracle', recording, values.seeds);
   const ours: Ours = { seeds: new Map(), broken: new Map() };
   for (const stretch of stretches(wanted)) await runStretch(profile, stretch, ours);
   const tally = { identical: 0, differing: 0, notRun: 0 };
@@ -208,7 +198,8 @@ const checkedIn = JSON.parse(
 const floors = new Map([
   ...Object.entries(checkedIn),
   ...values.floor.map((text): [string, number] => {
-    const [profile = '', count = ''] = text.split('=');
+    const [, profile = '', count = ''] =
+      /^(\d+)=(\d+)$/.exec(text) ?? refuse('oracle', `--floor takes N=COUNT, not "${text}"`);
     return [profile, Number(count)];
   }),
 ]);

@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 #define HUGE_PAGES "400"
-#define ARGUMENTS 64
 
 static void put(const char *path, const char *text)
 {
@@ -43,13 +42,15 @@ static int port(const char *path)
 
 static void start(int output)
 {
-	static char text[65536];
-	char *arguments[ARGUMENTS + 1];
+	struct stat found;
 	int count = 0, file = open("/command", O_RDONLY);
-	ssize_t length = read(file, text, sizeof(text) - 1);
+
+	fstat(file, &found);
+	char *text = malloc(found.st_size), **arguments = malloc((found.st_size + 1) * sizeof(*arguments));
+	ssize_t length = read(file, text, found.st_size);
 
 	close(file);
-	for (char *at = text; at < text + length && count < ARGUMENTS; at += strlen(at) + 1)
+	for (char *at = text; at < text + length; at += strlen(at) + 1)
 		arguments[count++] = at;
 	arguments[count] = NULL;
 	dup2(output, 1);
