@@ -34,6 +34,10 @@ export type RunOptions = {
   readonly onOutput?: (text: string) => void;
 };
 
+function interrupted(): void {
+  process.exit(130);
+}
+
 /** @param command program and arguments */
 export async function runClient(command: readonly string[], options: RunOptions): Promise<Run> {
   const begun = performance.now();
@@ -67,11 +71,12 @@ export async function runClient(command: readonly string[], options: RunOptions)
       end('SIGKILL');
     }, GRACE_MS).unref();
   }, options.limitSeconds * 1000);
-  const stop = (): void => {
+  // Whoever else runs beside it is ended by the same exit.
+  const leave = (): void => {
     end('SIGTERM');
-    process.exit(130);
   };
-  process.once('SIGINT', stop);
+  process.once('exit', leave);
+  process.once('SIGINT', interrupted);
   const output: Buffer[] = [];
   const errors: Buffer[] = [];
   child.stdout.on('data', (chunk: Buffer) => {
@@ -84,7 +89,8 @@ export async function runClient(command: readonly string[], options: RunOptions)
     child.once('close', resolve);
   });
   clearTimeout(limit);
-  process.off('SIGINT', stop);
+  process.off('exit', leave);
+  process.off('SIGINT', interrupted);
   return {
     output: Buffer.concat(output).toString(),
     errors: Buffer.concat(errors).toString(),
