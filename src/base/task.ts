@@ -104,8 +104,11 @@ export type OpenFile = {
   readonly positioned?: boolean;
   /** There is something to read now (POLLIN); a file that has `write` can always be written (POLLOUT). */
   readable?(): boolean;
-  /** Called by the engine whenever `readable` may have changed; set by whoever installed the file. */
-  onReadable?: () => void;
+  /**
+   * Called by the engine whenever `readable` may have changed; set by whoever installed the file.
+   * @param woken something came: who waits for that is told, also where something was there before
+   */
+  onReadable?: (woken: boolean) => void;
   mmap?(task: Task, request: MmapRequest): MmapGrant;
   /** Last reference gone. Cannot fail. */
   release(): void;
@@ -135,7 +138,7 @@ export type Task = {
   file(fd: number): OpenFile | undefined;
   /** The host's file behind `fd` as memory; EBADF if there is none. */
   fileMemory(fd: number): FileMemory;
-  /** Puts an open file of ours into the client's table and returns its number; EMFILE. */
+  /** Puts an open file of ours into the client's table and returns its number; EMFILE, and the file is released then. */
   install(file: OpenFile, options: { readonly cloexec: boolean }): number;
   /** Where the call describes itself for the trace; absent when nobody looks. */
   readonly record?: CallRecord;

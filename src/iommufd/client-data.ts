@@ -1,12 +1,51 @@
 /**
  * Data that a client hands to the driver behind an object, with the size rules of ioctl structs.
  *
- * After iommu_copy_struct_from_user and iommu_copy_struct_from_user_array of include/linux/iommu.h.
+ * After iommu_copy_struct_from_user and iommu_copy_struct_from_full_user_array of include/linux/iommu.h, and
+ * copy_struct_from_user of include/linux/uaccess.h.
  */
 import { Errno } from '../base/errno.ts';
+import { PAGE_BYTES, offsetOf } from '../base/position.ts';
 import type { Fields, Static, Struct } from '../base/struct.ts';
 import type { Task } from '../base/task.ts';
 import type { UserData } from '../iommu/domain.ts';
+
+const CHUNK = 65_536;
+
+/** Fills `bytes` from client memory. @returns false if any of it cannot be read */
+export function tryCopy(task: Task, address: bigint, bytes: Uint8Array): boolean {
+  try {
+    task.memory.copyIn(address, bytes);
+    return true;
+  } catch (error) {
+    if (error instanceof Errno) return false;
+    throw error;
+  }
+}
+
+/**
+ * What lies beyond the part of a struct that is known: something there is E2BIG, unless unreadable memory comes before it:
+ * EFAULT. After check_zeroed_user.
+ */
+export function checkZero(
+  task: Task,
+  rest: { readonly from: bigint; readonly length: number },
+  struct: string,
+): void {
+  for (let done = 0; done < rest.length;) {
+    const from = BigInt.asUintN(64, rest.from + BigInt(done));
+    let bytes = new Uint8Array(Math.min(CHUNK, rest.length - done));
+    if (!tryCopy(task, from, bytes)) {
+      // What lies before the unreadable page counts first.
+      bytes = bytes.subarray(0, PAGE_BYTES - offsetOf(from));
+      task.memory.copyIn(from, bytes);
+    }
+    if (bytes.some((byte) => byte !== 0)) {
+      throw new Errno('E2BIG', `there is something beyond what is known of ${struct}`);
+    }
+    done += bytes.length;
+  }
+}
 
 /** A piece of client memory as a driver sees it. */
 export function clientData(

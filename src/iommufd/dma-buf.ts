@@ -7,12 +7,19 @@
  * After include/linux/dma-buf.h and iopt_map_dmabuf of drivers/iommu/iommufd/pages.c.
  */
 import { Errno } from '../base/errno.ts';
-import type { Backing, MmapGrant, OpenFile } from '../base/task.ts';
+import type { Backing, MmapGrant, OpenFile, Task } from '../base/task.ts';
 import type { Pages } from './pages.ts';
+
+// include/uapi/linux/dma-buf.h
+const DMA_BUF_IOCTL_SYNC = 0x4008_6200;
+const DMA_BUF_SET_NAME_A = 0x4004_6201;
+const DMA_BUF_SET_NAME_B = 0x4008_6201;
+const DMA_BUF_SYNC_RW = 3n;
+const DMA_BUF_SYNC_ALL = 7n;
+const DMA_BUF_NAME_LEN = 32;
 
 export class DmaBuf implements OpenFile {
   readonly name = 'dma-buf';
-  readonly link = '/dmabuf:';
   readonly backing: Backing;
   /** in bytes, whole pages */
   readonly size: number;
@@ -20,6 +27,7 @@ export class DmaBuf implements OpenFile {
   readonly #importers = new Set<Pages>();
   readonly #onRelease: () => void;
   #revoked = false;
+  #label = '';
   #open = true;
 
   /** @param shape size in bytes, whole pages; flags that it counts as opened with */
@@ -52,6 +60,25 @@ export class DmaBuf implements OpenFile {
     for (const pages of this.#importers) pages.revoke();
   }
 
+  get link(): string {
+    return `/dmabuf:${this.#label}`;
+  }
+
+  /** Of drivers/dma-buf/dma-buf.c: synchronizing with the processor, of which nothing is to be done here, and naming. */
+  ioctl(task: Task, command: number, argument: bigint): number {
+    switch (command) {
+      case DMA_BUF_IOCTL_SYNC:
+        checkSync(task, argument);
+        return 0;
+      case DMA_BUF_SET_NAME_A:
+      case DMA_BUF_SET_NAME_B:
+        this.#label = readName(task, argument);
+        return 0;
+      default:
+        throw new Errno('ENOTTY', `a dma-buf has no ioctl 0x${command.toString(16)}`);
+    }
+  }
+
   mmap(): MmapGrant {
     throw new Errno('EINVAL', 'this exporter does not let its memory be mapped');
   }
@@ -64,4 +91,26 @@ export class DmaBuf implements OpenFile {
   #free(): void {
     if (!this.#open && this.#importers.size === 0) this.#onRelease();
   }
+}
+
+/** EFAULT, EINVAL. */
+function checkSync(task: Task, argument: bigint): void {
+  const bytes = new Uint8Array(8);
+  task.memory.copyIn(argument, bytes);
+  const flags = new DataView(bytes.buffer).getBigUint64(0, true);
+  if ((flags & ~DMA_BUF_SYNC_ALL) === 0n && (flags & DMA_BUF_SYNC_RW) !== 0n) return;
+  throw new Errno('EINVAL', `flags ${flags} say neither read nor write, or something unknown`);
+}
+
+/** EFAULT, EINVAL (too long). After strndup_user. */
+function readName(task: Task, argument: bigint): string {
+  const letters: number[] = [];
+  const letter = new Uint8Array(1);
+  while (letters.length < DMA_BUF_NAME_LEN) {
+    task.memory.copyIn(argument + BigInt(letters.length), letter);
+    const [code = 0] = letter;
+    if (code === 0) return String.fromCharCode(...letters);
+    letters.push(code);
+  }
+  throw new Errno('EINVAL', `the name of a dma-buf has at most ${DMA_BUF_NAME_LEN - 1} bytes`);
 }

@@ -25,12 +25,11 @@ export abstract class EventQueue extends IommufdObject {
   /** Makes the file; the last step before the object is published, as nothing can take a file back from a client. */
   openFile(task: Task, name: string, link: string): number {
     this.context.environment.faults.alloc(name);
-    const file = new EventFile(this, { name, link });
-    const fd = task.install(file, { cloexec: true });
-    this.#file = file;
+    // What the file holds is given back by its release, also where the client's table does not take it.
+    this.#file = new EventFile(this, { name, link });
     this.users++;
     this.context.get();
-    return fd;
+    return task.install(this.#file, { cloexec: true });
   }
 
   /** The client has the file open. */
@@ -38,9 +37,14 @@ export abstract class EventQueue extends IommufdObject {
     return this.#file !== undefined;
   }
 
-  /** To be called whenever {@link isReadable} may have changed. */
-  protected changed(): void {
-    this.#file?.onReadable?.();
+  /** Something has come to be read (wake_up_interruptible). */
+  protected arrived(): void {
+    this.#file?.onReadable?.(true);
+  }
+
+  /** To be called whenever something was taken away. */
+  protected taken(): void {
+    this.#file?.onReadable?.(false);
   }
 
   fileClosed(): void {
@@ -55,7 +59,7 @@ class EventFile implements OpenFile {
   readonly link: string;
   readonly write?: NonNullable<OpenFile['write']>;
   readonly #queue: EventQueue;
-  onReadable?: () => void;
+  onReadable?: (woken: boolean) => void;
 
   constructor(queue: EventQueue, { name, link }: { readonly name: string; readonly link: string }) {
     this.#queue = queue;

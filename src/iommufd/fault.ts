@@ -56,7 +56,7 @@ export class Fault extends EventQueue {
 
   deliver(group: FaultGroup): void {
     this.#waiting.push(group);
-    this.changed();
+    this.arrived();
   }
 
   /**
@@ -91,7 +91,7 @@ export class Fault extends EventQueue {
       this.#waiting.shift();
       done += length;
     }
-    this.changed();
+    this.taken();
     return done;
   }
 
@@ -120,7 +120,7 @@ export class Fault extends EventQueue {
       ended.push(group);
     }
     for (const group of ended) group.respond(false);
-    if (ended.length > 0) this.changed();
+    if (ended.length > 0) this.taken();
   }
 
   override destroy(): void {
@@ -180,9 +180,16 @@ export class Fault extends EventQueue {
   }
 }
 
-export function faultAlloc({ context, task, cmd, respond }: Ucmd<iommu_fault_alloc>): undefined {
+export function faultAlloc({
+  context,
+  task,
+  cmd,
+  checkRespond,
+  respond,
+}: Ucmd<iommu_fault_alloc>): undefined {
   if (cmd.flags !== 0) throw unknownFlags(cmd.flags);
   context.objects.create(new Fault(context), (fault) => {
+    checkRespond();
     cmd.out_fault_id = fault.id;
     cmd.out_fault_fd = fault.openFile(task, 'fault queue', 'iommufd-pgfault');
     respond();

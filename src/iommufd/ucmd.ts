@@ -8,10 +8,10 @@
  * After iommufd_fops_ioctl of drivers/iommu/iommufd/main.c and copy_struct_from_user of include/linux/uaccess.h.
  */
 import { Errno } from '../base/errno.ts';
-import { PAGE_BYTES, offsetOf } from '../base/position.ts';
 import type { Fields, Static, Struct } from '../base/struct.ts';
 import type { Task } from '../base/task.ts';
 import type { IoctlSpec } from '../uapi/ioctls.ts';
+import { checkZero, tryCopy } from './client-data.ts';
 import type { Context } from './context.ts';
 
 export type Ucmd<T> = {
@@ -21,6 +21,8 @@ export type Ucmd<T> = {
   readonly cmd: T;
   /** Writes the struct back; EFAULT. */
   readonly respond: () => void;
+  /** EFAULT if {@link respond} would fail: asked before what cannot be undone, a file in the client's table. */
+  readonly checkRespond: () => void;
   /** Writes one field back, as IOMMU_OPTION does whatever size the client gave; EFAULT. */
   respondField(field: string): void;
 };
@@ -38,8 +40,6 @@ type Layout = {
   readonly minSize: number;
   readonly struct: { readonly size: number };
 };
-
-const CHUNK = 65_536;
 
 /** Ties the declaration of an ioctl to its handler. */
 export function op<F extends Fields>(
@@ -98,16 +98,24 @@ class Call<F extends Fields> implements Ucmd<Static<Struct<F>>> {
   }
 
   readonly respond = (): void => {
-    const { struct } = this.#spec;
     const { bytes, view } = this.#buffer;
-    struct.encode(this.cmd, view);
-    const known = Math.min(this.#userSize, struct.size);
-    this.task.memory.copyOut(
-      this.#address,
-      known === struct.size ? bytes : bytes.subarray(0, known),
-    );
+    this.#spec.struct.encode(this.cmd, view);
+    this.#copyOut();
     if (this.task.record !== undefined) this.task.record.output = bytes.slice();
   };
+
+  readonly checkRespond = (): void => {
+    this.#copyOut();
+  };
+
+  #copyOut(): void {
+    const { bytes } = this.#buffer;
+    const known = Math.min(this.#userSize, bytes.length);
+    this.task.memory.copyOut(
+      this.#address,
+      known === bytes.length ? bytes : bytes.subarray(0, known),
+    );
+  }
 
   respondField(field: string): void {
     const { struct } = this.#spec;
@@ -142,40 +150,6 @@ function copyStruct(spec: Layout, task: Task, address: bigint, buffer: Buffered)
   if (!whole) task.memory.copyIn(address, bytes.subarray(0, Math.min(userSize, known)));
   if (userSize < known) bytes.fill(0, userSize);
   else if (userSize > known)
-    checkZero(spec, task, { from: address + BigInt(known), length: userSize - known });
+    checkZero(task, { from: address + BigInt(known), length: userSize - known }, spec.name);
   return userSize;
-}
-
-function tryCopy(task: Task, address: bigint, bytes: Uint8Array): boolean {
-  try {
-    task.memory.copyIn(address, bytes);
-    return true;
-  } catch (error) {
-    if (error instanceof Errno) return false;
-    throw error;
-  }
-}
-
-/** Something in the rest is E2BIG, unless unreadable memory comes before it: EFAULT. After check_zeroed_user. */
-function checkZero(
-  spec: Layout,
-  task: Task,
-  rest: { readonly from: bigint; readonly length: number },
-): void {
-  for (let done = 0; done < rest.length;) {
-    const from = rest.from + BigInt(done);
-    let bytes = new Uint8Array(Math.min(CHUNK, rest.length - done));
-    if (!tryCopy(task, from, bytes)) {
-      // What lies before the unreadable page counts first.
-      bytes = bytes.subarray(0, PAGE_BYTES - offsetOf(from));
-      task.memory.copyIn(from, bytes);
-    }
-    if (bytes.some((byte) => byte !== 0)) {
-      throw new Errno(
-        'E2BIG',
-        `there is something beyond the ${spec.struct.size} bytes of ${spec.name} that are known`,
-      );
-    }
-    done += bytes.length;
-  }
 }

@@ -68,7 +68,7 @@ export class Veventq extends EventQueue {
     this.#events.push({ sequence: this.#sequence, data: fits ? data.slice() : undefined });
     if (fits) this.#stored++;
     this.#sequence = this.#sequence === MAX_SEQUENCE ? 0 : this.#sequence + 1;
-    this.changed();
+    this.arrived();
   }
 
   /** Whole records; nothing when there are none. EINVAL for less than the first one, EFAULT, and it stays there. */
@@ -97,7 +97,7 @@ export class Veventq extends EventQueue {
       if (event.data !== undefined) this.#stored--;
       done += length;
     }
-    this.changed();
+    this.taken();
     return done;
   }
 
@@ -123,6 +123,7 @@ export function veventqAlloc({
   context,
   task,
   cmd,
+  checkRespond,
   respond,
 }: Ucmd<iommu_veventq_alloc>): undefined {
   if (cmd.flags !== 0) throw unknownFlags(cmd.flags);
@@ -137,6 +138,7 @@ export function veventqAlloc({
   if (other !== undefined)
     throw new Errno('EEXIST', `${String(viommu)} has ${String(other)} of this type already`);
   context.objects.create(new Veventq(viommu, cmd.type, cmd.veventq_depth), (queue) => {
+    checkRespond();
     cmd.out_veventq_id = queue.id;
     cmd.out_veventq_fd = queue.openFile(task, 'event queue', 'iommufd-viommu-event');
     respond();

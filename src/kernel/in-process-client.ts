@@ -165,6 +165,8 @@ export type InProcessClientOptions = {
   readonly uid?: number;
   /** RLIMIT_MEMLOCK in bytes; no limit unless given */
   readonly memlockLimit?: number;
+  /** RLIMIT_NOFILE */
+  readonly fileLimit?: number;
   /** all that there are unless given */
   readonly capabilities?: readonly Capability[];
 };
@@ -198,6 +200,8 @@ export class InProcessClient implements Task {
   readonly uid: number;
   readonly memory: BufferMemory;
   readonly memlockLimit: number;
+  /** RLIMIT_NOFILE; a program may change it */
+  fileLimit: number;
   readonly #capabilities: readonly Capability[];
   readonly #files = new Map<number, Entry>();
   #nextFd = 3;
@@ -209,6 +213,7 @@ export class InProcessClient implements Task {
     this.tid = this.pid;
     this.uid = options.uid ?? 0;
     this.memlockLimit = options.memlockLimit ?? Infinity;
+    this.fileLimit = options.fileLimit ?? Infinity;
     this.#capabilities = options.capabilities ?? ALL;
     this.memory = memory;
     const backing = new SparseBacking('arguments of a client');
@@ -231,6 +236,10 @@ export class InProcessClient implements Task {
   }
 
   install(file: OpenFile): number {
+    if (this.#files.size >= this.fileLimit) {
+      file.release();
+      throw new Errno('EMFILE', `${this.#files.size} files are open (RLIMIT_NOFILE)`);
+    }
     const fd = this.#nextFd++;
     this.#files.set(fd, { file, references: 1 });
     return fd;
@@ -264,8 +273,8 @@ export class InProcessClient implements Task {
 
   /** Another process with the same open files and a copy of the view of memory. */
   fork(pid: number): InProcessClient {
-    const { uid, memlockLimit } = this;
-    const options = { pid, uid, memlockLimit, capabilities: this.#capabilities };
+    const { uid, memlockLimit, fileLimit } = this;
+    const options = { pid, uid, memlockLimit, fileLimit, capabilities: this.#capabilities };
     const child = new InProcessClient(options, this.memory.clone());
     for (const [fd, entry] of this.#files) {
       child.#files.set(fd, entry);

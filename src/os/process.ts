@@ -1,4 +1,6 @@
 /** Other processes: their memory, mappings, limits and end. Answers are values or negative errnos. */
+import { readFileSync } from 'node:fs';
+
 import { allocate } from './arena.ts';
 import { readText } from './files.ts';
 import { sys, sys6 } from './libc.ts';
@@ -93,15 +95,16 @@ export function compareAddressSpaces(pid: number, other: number): number {
 
 const RLIMIT_NOFILE = 7;
 const RLIMIT_MEMLOCK = 8;
+const UNLIMITED = 0xffff_ffff_ffff_ffffn;
 const limits = allocate(16);
 
-type Limits = { readonly soft: number; readonly hard: number };
+export type Limits = { readonly soft: number; readonly hard: number };
 
 function limitsOf(pid: number, resource: number): Limits | undefined {
   if (sys(NR.prlimit64, pid, resource, 0, limits.address) < 0) return undefined;
   const [soft = Infinity, hard = Infinity] = [0, 8].map((at) => {
     const value = limits.view.getBigUint64(at, true);
-    return value === 0xffff_ffff_ffff_ffffn ? Infinity : Number(value);
+    return value === UNLIMITED ? Infinity : Number(value);
   });
   return { soft, hard };
 }
@@ -115,6 +118,14 @@ export function memlockLimit(pid: number): number {
   if (limit !== undefined) return limit;
   const soft = /^Max locked memory +(\d+)/m.exec(readText(`/proc/${pid}/limits`) ?? '')?.[1];
   return soft === undefined ? Infinity : Number(soft);
+}
+
+/** Sets RLIMIT_NOFILE of a process; a negative errno where that is not allowed. */
+export function setFileLimits(pid: number, { soft, hard }: Limits): number {
+  [soft, hard].forEach((value, i) => {
+    limits.view.setBigUint64(8 * i, value === Infinity ? UNLIMITED : BigInt(value), true);
+  });
+  return sys(NR.prlimit64, pid, RLIMIT_NOFILE, limits.address, 0);
 }
 
 /** RLIMIT_NOFILE of a process; undefined where this may not be asked. */
@@ -143,6 +154,17 @@ export type Mapping = {
 /** Major and minor as stat(2) shows them in one number. */
 export function deviceNumber(major: number, minor: number): number {
   return ((minor & 0xff) | ((major & 0xfff) << 8) | ((minor & ~0xff) << 12)) >>> 0;
+}
+
+/** All mappings of a process; none where it may not be looked at. */
+export function mappingsOf(pid: number | string): Mapping[] {
+  let text: string;
+  try {
+    text = readFileSync(`/proc/${pid}/maps`, 'latin1');
+  } catch {
+    return [];
+  }
+  return text.split('\n').flatMap((line) => parseMapping(line) ?? []);
 }
 
 const PROCMAP_QUERY = 0xc0686611;

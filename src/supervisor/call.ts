@@ -5,6 +5,7 @@ import type { CallRecord } from '../base/trace.ts';
 import { O_RDWR } from '../os/numbers.ts';
 import { memlockLimit } from '../os/process.ts';
 import { fileOf, type Context } from './context.ts';
+import { aboveLimit } from './file-limit.ts';
 import type { ClientSpace } from './process-memory.ts';
 import { forgetReadAhead } from './read-ahead.ts';
 import { threadStatus, type ClientThread, type ThreadStatus } from './process-table.ts';
@@ -114,7 +115,10 @@ export class Call implements Task {
     current.opened = path ?? file.name;
     return files.hand(
       { file, path, flags },
-      (fd, at, last) => listener.addFile(fd, { cloexec, at, answers: answers && last }),
+      (fd, at, last) => {
+        const put = (): number => listener.addFile(fd, { cloexec, at, answers: answers && last });
+        return at === undefined ? put() : aboveLimit(this.pid, at, put);
+      },
       { owner: this.thread.process, numbers: this.thread.files },
     );
   }

@@ -26,7 +26,7 @@ export function readPath(tid: number, address: bigint): string | undefined {
     if (end >= 0 && pieces.length === 0) return decoder.decode(piece);
     pieces.push(piece);
     length += piece.length;
-    if (end >= 0) return decoder.decode(Buffer.concat(pieces));
+    if (end >= 0) return length < PATH_MAX ? decoder.decode(Buffer.concat(pieces)) : undefined;
     at += BigInt(got);
   }
   return undefined;

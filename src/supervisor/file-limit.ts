@@ -1,8 +1,9 @@
 /**
- * The limit of open files that the client would have had. Node raises its own to the hard limit before any of our code runs; the
- * parent, which passed it on, is the best witness.
+ * The limit of open files (RLIMIT_NOFILE) that the client would have had, and what to do when it lowers it later.
+ *
+ * Node raises its own limit to the hard one before any of our code runs; the parent, which passed it on, is the best witness.
  */
-import { fileLimits } from '../os/process.ts';
+import { fileLimits, setFileLimits } from '../os/process.ts';
 
 const USUAL_LIMIT = 1024;
 
@@ -11,4 +12,23 @@ export function clientFileLimit(): number {
   const parent = fileLimits(process.ppid);
   const own = fileLimits(process.pid);
   return Math.min(parent?.soft ?? USUAL_LIMIT, own?.hard ?? USUAL_LIMIT);
+}
+
+/**
+ * Puts a file at a number that the filter looks at, though the client may have lowered its limit below: it gets room for a
+ * moment. The filter of a program that runs cannot be changed.
+ * @param put answers the number, or a negative errno
+ */
+export function aboveLimit(pid: number, number: number, put: () => number): number {
+  const result = put();
+  if (result >= 0) return result;
+  const limits = fileLimits(pid);
+  if (limits === undefined || limits.soft > number) return result;
+  const hard = Math.max(limits.hard, number + 1);
+  if (setFileLimits(pid, { soft: number + 1, hard }) < 0) return result;
+  try {
+    return put();
+  } finally {
+    setFileLimits(pid, limits);
+  }
 }

@@ -65,11 +65,21 @@ export type Opened = {
   readonly flags: number;
 };
 
-/** A mapping that the engine allowed. */
+/** The real file behind one of ours. */
+type Storage = {
+  readonly fd: number;
+  /** our writing end, of a stream's pipe */
+  readonly pipe: number | undefined;
+  /** on a memfd's inode */
+  readonly watch: number | undefined;
+};
+
+/** A window that somebody may still map. */
 export type Grant = {
   readonly grant: MmapGrant;
-  /** byte of the file that the mapping begins with */
+  /** what of the file the window is, in bytes */
   readonly offset: number;
+  readonly length: number;
 };
 
 /** One of our open files, known by its inode. */
@@ -83,17 +93,16 @@ export class OpenEntry {
   readonly pipe: number | undefined;
   /** what keeps the number that Linux would have given to a stream */
   placeholder: Placeholder | undefined;
-  signalled = false;
+  /** bytes in a stream's pipe */
+  signals = 0;
   /** its last user has gone */
   released = false;
-  /** given for mappings of it that somebody still has */
+  /** one for each window that somebody may still map */
   grants: Grant[] = [];
+  /** windows whose content the file has: what a client writes there stays */
+  readonly shown = new WeakSet<object>();
 
-  constructor(
-    file: OpenFile,
-    path: string | undefined,
-    storage: { readonly fd: number; readonly pipe: number | undefined },
-  ) {
+  constructor(file: OpenFile, path: string | undefined, storage: Pick<Storage, 'fd' | 'pipe'>) {
     this.file = file;
     this.path = path;
     this.pipe = storage.pipe;
@@ -107,6 +116,10 @@ export class OpenEntry {
     return this.path ?? this.file.link ?? `anon_inode:[${this.file.name}]`;
   }
 }
+
+// A number that the limit does not allow is EBADF to who chooses it (replace_fd).
+const EBADF = -9;
+const EMFILE = -24;
 
 const isStream = (file: OpenFile): boolean =>
   file.mmap === undefined && (file.read !== undefined || file.write !== undefined);
@@ -150,10 +163,16 @@ export class FileTable {
 
   /** Our file among those that os/files identified last. */
   identified(): OpenEntry | undefined {
-    const entries = this.#byInode.get(identity.inode);
-    if (entries === undefined) return undefined;
-    const { device } = identity;
-    return entries.find((entry) => entry.device === device);
+    return this.#lookup(identity.device, identity.inode);
+  }
+
+  /** The file is one of ours. */
+  has(device: number, inode: number): boolean {
+    return this.#lookup(device, inode) !== undefined;
+  }
+
+  #lookup(device: number, inode: number): OpenEntry | undefined {
+    return this.#byInode.get(inode)?.find((entry) => entry.device === device);
   }
 
   /**
@@ -162,27 +181,51 @@ export class FileTable {
    * @returns number in the client's table; if that fails the file is released and Errno is thrown
    */
   hand({ file, path, flags }: Opened, install: Installer, table: Table): number {
-    const storage = isStream(file) ? this.#pipe(file) : this.#memfd(file, flags);
+    const storage = this.#storage(file, flags);
     const entry = new OpenEntry(file, path, storage);
-    const isPipe = storage.pipe !== undefined;
-    const at = isPipe ? this.#freeStream(table.numbers) : this.#placeholders.reusable(table);
     this.#add(entry, storage.watch);
-    const number = install(storage.fd, at, !isPipe);
+    const number =
+      storage.pipe === undefined
+        ? install(storage.fd, this.#placeholders.reusable(table), true)
+        : this.#handStream(entry, storage.fd, install, table);
     closeFile(storage.fd);
-    if (number >= 0 && isPipe) entry.placeholder = this.#placeholders.install(table, install);
     if (number >= 0) return number;
     // Our close was the last one: the release arrives by the usual way.
     this.drain();
-    throw new Errno(number === -24 || number === -9 ? 'EMFILE' : 'ENOMEM', refusalOf(number));
+    const full = number === EMFILE || number === EBADF;
+    throw new Errno(full ? 'EMFILE' : 'ENOMEM', refusalOf(number, this.streamFloor));
   }
 
-  /** A second description of a stream, for dup; its number is again one whose reads are seen. */
-  duplicate(entry: OpenEntry, install: Installer, numbers: number): number {
+  /** The number that Linux would give comes first: without one the table takes no further file. */
+  #handStream(entry: OpenEntry, fd: number, install: Installer, table: Table): number {
+    const placeholder = this.#placeholders.install(table, install);
+    if (typeof placeholder === 'number') return placeholder;
+    const number = install(fd, this.#freeStream(table.numbers), false);
+    if (number < 0) this.#placeholders.leave(table, placeholder);
+    else entry.placeholder = placeholder;
+    return number;
+  }
+
+  #storage(file: OpenFile, flags: number): Storage {
+    try {
+      return isStream(file) ? this.#pipe(file) : this.#memfd(file, flags);
+    } catch (error) {
+      file.release();
+      throw error;
+    }
+  }
+
+  /** A second description of a stream, for dup; its number, `least` or more, is again one whose reads are seen. */
+  duplicate(
+    entry: OpenEntry,
+    install: Installer,
+    { numbers, least }: { readonly numbers: number; readonly least: number },
+  ): number {
     const fd = openPath(`/proc/self/fd/${entry.pipe ?? -1}`, accessOf(entry.file));
     if (fd < 0) return fd;
-    const number = install(fd, this.#freeStream(numbers), true);
+    const number = install(fd, this.#freeStream(numbers, least), true);
     closeFile(fd);
-    return number === -9 ? -24 : number;
+    return number === EBADF ? EMFILE : number;
   }
 
   /** A client is about to close a stream: the number that it stood for is free for the next file of ours. */
@@ -220,10 +263,10 @@ export class FileTable {
     if (entry.pipe === undefined) return;
     this.#byPipe.set(entry.pipe, entry);
     this.events.add(entry.pipe, EPOLLERR);
-    entry.file.onReadable = () => {
-      signal(entry);
+    entry.file.onReadable = (woken) => {
+      signal(entry, woken);
     };
-    signal(entry);
+    signal(entry, false);
   }
 
   #remove(entry: OpenEntry): void {
@@ -236,7 +279,7 @@ export class FileTable {
     this.#released(entry);
   }
 
-  #memfd(file: OpenFile, flags: number): { fd: number; pipe: undefined; watch: number } {
+  #memfd(file: OpenFile, flags: number): Storage {
     const fd = openMemfd(file, flags);
     if (fd < 0) throw new Errno('ENOMEM', `no memfd for ${file.name}: errno ${-fd}`);
     const watch = this.#watcher.add(fd);
@@ -248,7 +291,7 @@ export class FileTable {
     );
   }
 
-  #pipe(file: OpenFile): { fd: number; pipe: number; watch: undefined } {
+  #pipe(file: OpenFile): Storage {
     const ends = createPipe();
     if (typeof ends === 'number') {
       throw new Errno('ENOMEM', `no pipe for ${file.name}: errno ${-ends}`);
@@ -261,8 +304,8 @@ export class FileTable {
     throw new Errno('ENOMEM', `no pipe for ${file.name}: errno ${-fd}`);
   }
 
-  #freeStream(numbers: number): number {
-    let number = this.streamFloor;
+  #freeStream(numbers: number, least = 0): number {
+    let number = Math.max(this.streamFloor, least);
     while (identifyEntry(numbers, number) === 0) number++;
     return number;
   }
@@ -286,26 +329,40 @@ function openMemfd(file: OpenFile, flags: number): number {
   return again;
 }
 
+/** Far below what a pipe takes. */
+const MOST_SIGNALS = 1024;
+
 /** How a client has a stream open: poll says that it can be written only where that is so. */
 const accessOf = (file: OpenFile): number =>
   (file.write === undefined ? O_RDONLY : O_RDWR) | O_NONBLOCK;
 
-function refusalOf(number: number): string {
+function refusalOf(number: number, streamFloor: number): string {
+  if (number === EBADF) {
+    return `the client's RLIMIT_NOFILE leaves no number from ${streamFloor} on, where queues have to be, and may not be raised`;
+  }
   return `the client's table takes no further file (errno ${-number})`;
 }
 
-/** Makes the pipe hold a byte exactly while the file is readable: that is what poll and select of the client see. */
-function signal(entry: OpenEntry): void {
+/**
+ * Makes the pipe hold bytes exactly while the file is readable: that is what poll and select of the client see. One more for
+ * each event wakes those who wait for edges.
+ */
+function signal(entry: OpenEntry, woken: boolean): void {
   const wanted = entry.file.readable?.() ?? false;
-  if (wanted === entry.signalled || entry.pipe === undefined) return;
-  entry.signalled = wanted;
-  if (wanted) {
-    writeByte(entry.pipe);
-    return;
-  }
+  if (entry.pipe === undefined) return;
+  if (wanted && !woken && entry.signals > 0) return;
+  if (entry.signals > 0 && (!wanted || entry.signals === MOST_SIGNALS))
+    takeSignals(entry, entry.pipe);
+  if (!wanted) return;
+  writeByte(entry.pipe);
+  entry.signals++;
+}
+
+function takeSignals(entry: OpenEntry, pipe: number): void {
   // A reading end of our own, for a moment only: while we hold one, the last close of the client stays unseen.
-  const reading = openPath(`/proc/self/fd/${entry.pipe}`, O_RDONLY | O_NONBLOCK);
+  const reading = openPath(`/proc/self/fd/${pipe}`, O_RDONLY | O_NONBLOCK);
   if (reading < 0) return;
-  readSome(reading, 1);
+  readSome(reading, entry.signals);
   closeFile(reading);
+  entry.signals = 0;
 }

@@ -1,8 +1,8 @@
 /**
  * Which system calls of a client are looked at. Everything else runs at native speed. Looked at are: calls that take a
  * path (and the stat family, which may be asked about one of our files); ioctls of type ';', the letter of iommufd and
- * VFIO; shared mappings of files; reads and writes of file numbers from the stream floor on, where our files live whose
- * data we make (event queues), and closing those; what gives a low file number another meaning (known-numbers.ts);
+ * VFIO, or of dma-bufs; shared mappings of files; reads and writes of file numbers from the stream floor on, where our files
+ * live whose data we make (event queues), in any way, and closing those; what gives a low file number another meaning (known-numbers.ts);
  * capabilities, for clients that count as root; the end of a process, for the memory that outlives it.
  *
  * The end of a single thread is not looked at: our own launching thread is under the filter too, and the main thread joins it,
@@ -28,11 +28,16 @@ import { KNOWN_NUMBERS } from './known-numbers.ts';
 const X32_BIT = 0x40000000;
 const IOCTL_TYPE_MASK = 0xff00;
 const IOCTL_TYPE = 0x3b00; // ';'
+const DMA_BUF_TYPE = 0x6200; // 'b'
 const MAP_TYPE = 0x0f;
 const MAP_PRIVATE = 2;
 const MAP_ANONYMOUS = 0x20;
 const F_DUPFD = 0;
 const F_DUPFD_CLOEXEC = 1030;
+const F_SETPIPE_SZ = 1031;
+const F_GETPIPE_SZ = 1032;
+const FIONREAD = 0x541b;
+const FIOASYNC = 0x5452;
 const HIGHEST_FD = 0x7fffffff;
 
 /** Data of our devices at this offset (high half of the 64-bit offset, lower 16 bits free) is read and written by us. */
@@ -42,7 +47,13 @@ const WINDOW_OFFSET_PREFIX = Number(FIRST_WINDOW_OFFSET >> 32n);
 const PREFIX_MASK = 0xffff0000;
 
 // By their first argument alone.
-const STREAM_CALLS = [NR.read, NR.write, NR.readv, NR.writev, NR.dup];
+const STREAM_CALLS = [NR.read, NR.write, NR.readv, NR.writev, NR.dup, NR.vmsplice];
+// By two file numbers, first argument and the one given: what moves bytes without a buffer.
+const MOVING_CALLS = [
+  ['tee', NR.tee, 1],
+  ['sendfile', NR.sendfile, 1],
+  ['splice', NR.splice, 2],
+] as const;
 // By their first argument, or by their offset.
 const POSITIONED_CALLS = [NR.pread64, NR.pwrite64, NR.preadv, NR.pwritev, NR.preadv2, NR.pwritev2];
 const ALWAYS = [
@@ -76,6 +87,30 @@ const ALWAYS = [
 const when = (calls: readonly number[], label: string): Instruction[] =>
   calls.map((nr) => ['equal', nr, label]);
 
+const IOCTL: readonly (Instruction | string)[] = [
+  'ioctl:',
+  ['load', dataLow(1)],
+  ['and', IOCTL_TYPE_MASK],
+  ['equal', IOCTL_TYPE, 'look'],
+  ['equal', DMA_BUF_TYPE, 'look'],
+  // What a pipe answers, and no stream of ours.
+  ['load', dataLow(1)],
+  ['equal', FIONREAD, 'stream'],
+  ['equal', FIOASYNC, 'stream', 'allow'],
+];
+
+const MMAP: readonly (Instruction | string)[] = [
+  'mmap:',
+  ['load', dataLow(3)],
+  ['anyBit', MAP_ANONYMOUS, 'allow'],
+  ['and', MAP_TYPE],
+  ['equal', MAP_PRIVATE, undefined, 'look'],
+  // Other private mappings are those of every program's libraries.
+  ['load', dataHigh(5)],
+  ['and', PREFIX_MASK],
+  ['equal', WINDOW_OFFSET_PREFIX, 'look', 'allow'],
+];
+
 /**
  * The filter for a client.
  * @param streamFloor lowest number of files whose reads and writes are looked at
@@ -88,6 +123,7 @@ export function buildFilter(streamFloor: number): Uint8Array {
     ['load', DATA_NR],
     ['atLeast', X32_BIT, 'allow'],
     ...when(STREAM_CALLS, 'stream'),
+    ...MOVING_CALLS.map(([name, nr]): Instruction => ['equal', nr, name]),
     ['equal', NR.ioctl, 'ioctl'],
     ['equal', NR.mmap, 'mmap'],
     ...when(POSITIONED_CALLS, 'positioned'),
@@ -99,25 +135,21 @@ export function buildFilter(streamFloor: number): Uint8Array {
     ['equal', NR.clone, 'clone'],
     ['equal', NR.fcntl, 'fcntl', 'allow'],
 
-    'ioctl:',
-    ['load', dataLow(1)],
-    ['and', IOCTL_TYPE_MASK],
-    ['equal', IOCTL_TYPE, 'look', 'allow'],
-
-    'mmap:',
-    ['load', dataLow(3)],
-    ['anyBit', MAP_ANONYMOUS, 'allow'],
-    ['and', MAP_TYPE],
-    ['equal', MAP_PRIVATE, undefined, 'look'],
-    // Other private mappings are those of every program's libraries.
-    ['load', dataHigh(5)],
-    ['and', PREFIX_MASK],
-    ['equal', WINDOW_OFFSET_PREFIX, 'look', 'allow'],
+    ...IOCTL,
+    ...MMAP,
 
     'fcntl:',
     ['load', dataLow(1)],
     ['equal', F_DUPFD, 'stream'],
-    ['equal', F_DUPFD_CLOEXEC, 'stream', 'allow'],
+    ['equal', F_DUPFD_CLOEXEC, 'stream'],
+    ['equal', F_SETPIPE_SZ, 'stream'],
+    ['equal', F_GETPIPE_SZ, 'stream', 'allow'],
+
+    ...MOVING_CALLS.flatMap(([name, , argument]): (Instruction | string)[] => [
+      `${name}:`,
+      ['load', dataLow(argument)],
+      ['atLeast', streamFloor, 'look', 'stream'],
+    ]),
 
     'clone:',
     ['load', dataLow(0)],

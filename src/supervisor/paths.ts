@@ -11,12 +11,14 @@
  */
 import { Errno } from '../base/errno.ts';
 import type { DeviceNode, Names } from '../kernel/kernel.ts';
-import { identifyPath, readLink } from '../os/files.ts';
+import { identifyPath, identity, readLink } from '../os/files.ts';
 import { AT_FDCWD } from '../os/numbers.ts';
 import type { Context } from './context.ts';
 import type { OpenEntry } from './files.ts';
 import { threadStatus } from './process-table.ts';
 
+const S_IFMT = 0o170000;
+const S_IFDIR = 0o040000;
 const MAX_LINKS = 40;
 const PROCESS_STATUS = /^\/proc\/(\d+)\/status$/;
 
@@ -66,10 +68,11 @@ export function findPath(context: Context, question: PathQuestion): Found | unde
   return worthwhile ? new Walk(context, tid, question).run() : undefined;
 }
 
+// The link of a file that is no directory may look like a path: "/memfd:name (deleted)".
 function baseDirectory(tid: number, directory: number): string | undefined {
-  const link = readLink(
-    directory === AT_FDCWD ? `/proc/${tid}/cwd` : `/proc/${tid}/fd/${directory}`,
-  );
+  const base = directory === AT_FDCWD ? `/proc/${tid}/cwd` : `/proc/${tid}/fd/${directory}`;
+  if (identifyPath(base) < 0 || (identity.mode & S_IFMT) !== S_IFDIR) return undefined;
+  const link = readLink(base);
   return typeof link === 'string' && link.startsWith('/') ? link : undefined;
 }
 

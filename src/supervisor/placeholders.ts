@@ -21,15 +21,15 @@ export type Placeholder = {
 export class Placeholders {
   readonly #left = new WeakMap<object, Placeholder[]>();
 
-  /** Takes the number that a file would get now; undefined if the table is full. */
-  install(table: Table, install: Installer): Placeholder | undefined {
+  /** Takes the number that a file would get now; a negative errno if the table is full. */
+  install(table: Table, install: Installer): Placeholder | number {
     const fd = createMemfd('placeholder of a stream');
-    if (fd < 0) return undefined;
+    if (fd < 0) return fd;
     identifyFile(fd);
     const { device, inode } = identity;
     const number = install(fd, this.reusable(table), false);
     closeFile(fd);
-    return number < 0 ? undefined : { number, device, inode };
+    return number < 0 ? number : { number, device, inode };
   }
 
   /** The stream that a placeholder stood for is closed in this table. */

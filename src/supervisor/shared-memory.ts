@@ -173,8 +173,15 @@ export class SharedMemories {
   readonly #pins: PinnedMemory;
   readonly #spaces = new Set<ClientSpace>();
 
-  constructor(pins: PinnedMemory) {
+  readonly #isOurs: (device: number, inode: number) => boolean;
+
+  /** @param isOurs the file is one of ours: a mapping of it shows memory of a device, which nobody pins (VM_PFNMAP) */
+  constructor(
+    pins: PinnedMemory,
+    isOurs: (device: number, inode: number) => boolean = () => false,
+  ) {
     this.#pins = pins;
+    this.#isOurs = isOurs;
   }
 
   /** Pages that a mapping of `space` shows; EFAULT if they cannot be held for long. */
@@ -183,6 +190,12 @@ export class SharedMemories {
     mapping: Mapping,
     { page, count, write }: { page: number; count: number; write: boolean },
   ): PageRun {
+    if (this.#isOurs(mapping.device, mapping.inode)) {
+      throw new Errno(
+        'EFAULT',
+        `page at 0x${(page * PAGE_BYTES).toString(16)} is memory of a device (${mapping.name()}): it cannot be pinned`,
+      );
+    }
     const backing = this.#backing(mapping.device, mapping.inode, () => ({
       name: nameOf(mapping.name()),
       unit: mapping.pageSize / PAGE_BYTES,
@@ -209,7 +222,7 @@ export class SharedMemories {
       throw new Errno('EBADF', `file number ${number} is not open`);
     }
     const { device, inode, mode, size } = identity;
-    if ((mode & S_IFMT) !== S_IFREG) {
+    if ((mode & S_IFMT) !== S_IFREG || this.#isOurs(device, inode)) {
       return { backing: new SharedMemory(`file number ${number}`, 1), size: 0, pinnable: false };
     }
     const writable = openPath(String(number), O_RDWR, directory);

@@ -136,7 +136,7 @@ export class Supervisor {
     this.#closeListener = closeOnExit(fd);
     const { kernel, observer, asRoot = false } = this.#options;
     const files = this.#files;
-    const shared = new SharedMemories(kernel.memory);
+    const shared = new SharedMemories(kernel.memory, (device, inode) => files.has(device, inode));
     const listener = new Listener(fd, files.events.fd);
     const processes = new ProcessTable(files.events, {
       pins: kernel.memory,

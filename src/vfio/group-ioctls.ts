@@ -82,13 +82,7 @@ function setIommufd(group: VfioGroup, file: OpenFile | undefined, fd: number): v
 
 function getDeviceFd(group: VfioGroup, task: Task, address: bigint): number {
   named(task, 'VFIO_GROUP_GET_DEVICE_FD');
-  const file = group.getDevice(readString(task, address));
-  try {
-    return task.install(file, { cloexec: true });
-  } catch (error) {
-    file.release();
-    throw error;
-  }
+  return task.install(group.getDevice(readString(task, address)), { cloexec: true });
 }
 
 // Byte by byte at a page's end would be the kernel's way; chunks up to the next page cannot fault where it would not.

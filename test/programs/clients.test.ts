@@ -291,6 +291,72 @@ test('opening and mapping is refused as by the kernel, before the device is aske
   );
 });
 
+// What Linux 7.3.4 prints.
+const HOLDERS = [
+  'vIOMMU: 0',
+  'queue in a full table: -24',
+  'event queue in a full table: -24',
+  'access in a full table: -12',
+  'queue with a low limit: 0',
+  'it has nothing: 0',
+  'destroy while open: -16',
+  'destroy: 0',
+  'the device is still there: 0',
+  'event queue: 0',
+  'destroy its vIOMMU: -16',
+  'destroy event queue: 0',
+  'answer that cannot be written: -14',
+  'files more: 0',
+  'answer that cannot be written: -14',
+  'files more: 0',
+  'answer that cannot be written: -14',
+  'files more: 0',
+  'second window: 55 66, first 55 66',
+  'map a window: -14',
+  "map the device's own file: -22",
+  'destroy with a page mapped: -16',
+  'destroy with a page mapped by a child: -16',
+  'third window: 55 66',
+  'event queue: 0',
+  'watch: 0',
+  'edge: 1',
+  'no edge: 0',
+  'edge: 1',
+  'no edge: 0',
+  'edge: 1',
+  'no edge: 0',
+  'splice: -22',
+  'tee: -22',
+  'vmsplice: -9',
+  'size of the pipe: -9',
+  'bytes to read: -25',
+  'read of all: 36',
+  'edge: 1',
+  'copy far away: -22',
+  'copy: 1',
+  'sync: 0',
+  'sync of nothing: -22',
+  'odd sync: -22',
+  'name: 0',
+  'long name: -22',
+  'no name: -14',
+  'other ioctl: -25',
+  '/dmabuf:guest',
+  'write: -9',
+  'shorten: -22',
+];
+
+test('files and windows are held as by the kernel: full tables, low limits, children, edges', async (t) => {
+  const program = compiled(t, 'holders');
+  if (program === undefined) return;
+  const options = ['-m', 'selftest', '--check'];
+  const { status, stdout, stderr } = await uiommuRun([program], { options });
+  assert.deepEqual(
+    { status, lines: stdout.split('\n'), stderr },
+    { status: 0, lines: [...HOLDERS, ''], stderr: '' },
+  );
+});
+
 test('who gives up being root pays for pinned pages, within RLIMIT_MEMLOCK', async (t) => {
   if (process.getuid?.() !== 0) {
     t.skip('only root can become somebody else');

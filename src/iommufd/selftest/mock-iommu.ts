@@ -59,17 +59,16 @@ function attachMock(domain: Domain, device: IommuDevice): void {
     throw new Errno('EINVAL', `${device.name} cannot track dirty pages, ${domain.name} does`);
   }
   const viommu = domain instanceof MockNestedDomain ? domain.viommu : undefined;
-  if (viommu !== undefined) {
-    const vdevice = [...viommu.vdevices.values()].find(
-      (candidate) => candidate.device.iommu === device,
-    );
-    if (vdevice === undefined) {
-      throw new Errno('ENOENT', `${device.name} has no vDEVICE in ${String(viommu)}`);
-    }
-    device.vdeviceId = vdevice.virtId;
+  const vdevice = [...(viommu?.vdevices.values() ?? [])].find(
+    (candidate) => candidate.device.iommu === device,
+  );
+  if (viommu !== undefined && vdevice === undefined) {
+    throw new Errno('ENOENT', `${device.name} has no vDEVICE in ${String(viommu)}`);
   }
-  if (viommu !== device.viommu && viommu === undefined) device.vdeviceId = 0n;
+  // Behind the same vIOMMU the device keeps the id that it came with, whatever its vDEVICE is by now.
+  if (viommu === device.viommu) return;
   device.viommu = viommu;
+  device.vdeviceId = vdevice?.virtId ?? 0n;
 }
 
 /** Attaching a PASID; PASID 1024 fails every second time, so that tests see the way back (mock_domain_set_dev_pasid_nop). */

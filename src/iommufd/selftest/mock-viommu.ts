@@ -9,12 +9,14 @@ import { pageOf, offsetOf } from '../../base/position.ts';
 import type { Backing } from '../../base/task.ts';
 import { PAGE_SIZE } from '../../machine/memory.ts';
 import * as uapi from '../../uapi/iommufd-test.ts';
-import { copyStructIn } from '../client-data.ts';
+import { checkZero, copyStructIn } from '../client-data.ts';
 import type { HwQueue } from '../hw-queue.ts';
 import type { InvalidateArray, Viommu, ViommuData, ViommuDriver } from '../viommu.ts';
 import { MockDevice, type AllocMemory, type MockIommu } from './mock-iommu.ts';
 
 const WINDOW_SIZE = 2 * PAGE_SIZE;
+/** what one allocation of the kernel can have, in bytes (x86-64: the buddy allocator's largest block) */
+const KMALLOC_MAX_SIZE = 2 ** 22;
 
 export class MockViommu implements ViommuDriver {
   readonly #viommu: Viommu;
@@ -81,6 +83,15 @@ export class MockViommu implements ViommuDriver {
     const type = uapi.IOMMU_VIOMMU_INVALIDATE_DATA_SELFTEST;
     // No entries ask whether the type is known.
     if (array.entryNumber === 0 && array.type === type) return;
+    const { size } = uapi.iommu_viommu_invalidate_selftest;
+    if (array.entryNumber * size > KMALLOC_MAX_SIZE) {
+      // Before the type is looked at; the count goes back as it came.
+      array.done = array.entryNumber;
+      throw new Errno(
+        'ENOMEM',
+        `${array.entryNumber} entries of ${size} bytes are more than the mock driver can allocate at once (${KMALLOC_MAX_SIZE})`,
+      );
+    }
     for (const entry of readEntries(array, type)) {
       this.#invalidateEntry(entry);
       array.done++;
@@ -145,15 +156,13 @@ function readEntries(
   }
   const entries: uapi.iommu_viommu_invalidate_selftest[] = [];
   for (let i = 0; i < array.entryNumber; i++) {
-    const bytes = new Uint8Array(Math.max(struct.size, array.entryLength));
+    const bytes = new Uint8Array(struct.size);
     const address = BigInt.asUintN(64, array.address + BigInt(array.entryLength * i));
-    array.task.memory.copyIn(address, bytes.subarray(0, array.entryLength));
-    if (bytes.subarray(struct.size).some((byte) => byte !== 0)) {
-      throw new Errno(
-        'E2BIG',
-        `there is something beyond the ${struct.size} bytes of ${struct.name}`,
-      );
+    const beyond = array.entryLength - struct.size;
+    if (beyond > 0) {
+      checkZero(array.task, { from: address + BigInt(struct.size), length: beyond }, struct.name);
     }
+    array.task.memory.copyIn(address, bytes.subarray(0, array.entryLength));
     entries.push(struct.decode(bytes));
   }
   return entries;

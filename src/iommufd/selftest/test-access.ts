@@ -19,24 +19,33 @@ const PAGE = BigInt(PAGE_BYTES);
 // Nothing of a copy outlives its call: a buffer made for each takes longer than the copy.
 const BUFFER = new Uint8Array(PAGE_BYTES);
 
-export function createAccess({ context, task, cmd, respond }: TestCmd): undefined {
+export function createAccess({ context, task, cmd, checkRespond, respond }: TestCmd): undefined {
   const { flags } = cmd.u.read('create_access');
   if ((flags & ~uapi.MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES) !== 0) {
     throw new Errno('EOPNOTSUPP', `access flags ${flags} are not known`);
   }
   context.environment.faults.alloc('test access');
   const file = new AccessFile(context, flags !== 0);
-  let fd: number;
   try {
     file.access.attach(cmd.id);
     context.environment.faults.alloc('file of a test access');
-    fd = task.install(file, { cloexec: true });
+    checkRespond();
   } catch (error) {
     file.release();
     throw error;
   }
+  const fd = installAccess(task, file);
   cmd.u.write('create_access', { out_access_fd: fd, flags });
   respond();
+}
+
+/** The test driver answers ENOMEM whatever keeps the file out of the client's table. */
+function installAccess(task: Task, file: AccessFile): number {
+  try {
+    return task.install(file, { cloexec: true });
+  } catch (error) {
+    throw error instanceof Errno ? new Errno('ENOMEM', error.message) : error;
+  }
 }
 
 export function accessReplaceIoas({ task, cmd }: TestCmd): undefined {

@@ -1,9 +1,12 @@
 /** Who calls, and with which file of ours. */
+import { Errno } from '../../base/errno.ts';
 import { fileOf, type Context } from '../context.ts';
 import type { OpenEntry } from '../files.ts';
 import type { ClientThread } from '../process-table.ts';
 
-/** The caller and our file behind its file number; undefined if the file is the host's, or none. */
+const ENOENT = 2;
+
+/** The caller and our file behind its file number; undefined if the file is the host's. EBADF if there is none. */
 export function callerAndFile(
   context: Context,
   fd: number,
@@ -19,5 +22,7 @@ export function callerAndFile(
   const thread = processes.thread(listener.tid);
   if (thread === undefined) return undefined;
   const entry = fileOf(context, thread, fd);
+  // By the time that the kernel looks the number may be the memfd of another file of ours.
+  if (entry === -ENOENT) throw new Errno('EBADF', `file number ${fd} is not open`);
   return typeof entry === 'object' ? { thread, entry } : undefined;
 }

@@ -7,9 +7,9 @@
  */
 import { Errno } from '../../base/errno.ts';
 import { hex, PAGE_BYTES } from '../../base/position.ts';
-import { openFlags, readText } from '../../os/files.ts';
+import { openFlags } from '../../os/files.ts';
 import { O_ACCMODE, O_RDONLY, O_RDWR, O_WRONLY, USER_END } from '../../os/numbers.ts';
-import { parseMapping } from '../../os/process.ts';
+import { mappingsOf } from '../../os/process.ts';
 import type { OpenEntry } from '../files.ts';
 import type { ClientThread } from '../process-table.ts';
 
@@ -107,9 +107,8 @@ function checkPlace(
   }
   if ((flags & MAP_FIXED_NOREPLACE) === 0n) return;
   const [start, end] = [Number(address), Number(address + length)];
-  for (const line of (readText(`/proc/${tid}/maps`) ?? '').split('\n')) {
-    const there = parseMapping(line);
-    if (there === undefined || there.start >= end || there.end <= start) continue;
+  for (const there of mappingsOf(tid)) {
+    if (there.start >= end || there.end <= start) continue;
     throw new Errno(
       'EEXIST',
       `${hex(BigInt(there.start))} to ${hex(BigInt(there.end))} is mapped, and MAP_FIXED_NOREPLACE asked for`,

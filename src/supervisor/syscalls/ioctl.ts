@@ -16,6 +16,12 @@ export function ioctl(context: Context): number {
   if (file.ioctl === undefined) {
     throw new Errno('ENOTTY', `${link} has no ioctls (number 0x${command.toString(16)})`);
   }
-  if (found.entry.grants.length > 0) returnGrants(context, found.entry);
-  return file.ioctl(call, command, listener.word(2));
+  try {
+    return file.ioctl(call, command, listener.word(2));
+  } catch (error) {
+    // Nobody tells of the munmap of a window. Looking at all processes takes time: only where a window may be in the way.
+    const busy = error instanceof Errno && error.code === 'EBUSY';
+    if (!busy || !returnGrants(found.entry)) throw error;
+    return file.ioctl(call, command, listener.word(2));
+  }
 }

@@ -1,9 +1,9 @@
 /**
  * Shared mappings of files of ours. The client maps the real file itself: we put the bytes there first. It then has plain
  * shared memory, at native speed. Nobody tells us of the munmap: whether a mapping is still there is looked up when it
- * matters, before the next call on the file.
+ * matters, when an object is in use.
  */
-import { readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 
 import { Errno } from '../../base/errno.ts';
 import { PAGE_BYTES } from '../../base/position.ts';
@@ -16,7 +16,7 @@ import {
   writeAt,
 } from '../../os/files.ts';
 import { O_RDWR } from '../../os/numbers.ts';
-import { parseMapping } from '../../os/process.ts';
+import { mappingsOf, type Mapping } from '../../os/process.ts';
 import type { MmapGrant } from '../../base/task.ts';
 import { beginCall } from '../call.ts';
 import { CONTINUE, type Context } from '../context.ts';
@@ -58,8 +58,13 @@ export function mmap(context: Context): number {
     write: (protection & PROT_WRITE) !== 0,
     execute: (protection & PROT_EXEC) !== 0,
   });
-  returnGrants(context, entry);
-  entry.grants.push({ grant, offset: Number(offset) });
+  if (entry.grants.some((held) => held.grant.backing === grant.backing)) {
+    grant.release();
+    return CONTINUE;
+  }
+  entry.grants.push({ grant, offset: Number(offset), length: Number(length) });
+  if (entry.shown.has(grant.backing)) return CONTINUE;
+  entry.shown.add(grant.backing);
   show(entry, grant, {
     path: `/proc/${listener.tid}/fd/${fd}`,
     offset: Number(offset),
@@ -81,33 +86,28 @@ function show(entry: OpenEntry, grant: MmapGrant, { path, offset, length }: Wind
   closeFile(fd);
 }
 
-/** Gives back the grants of mappings that no process has any more. */
-export function returnGrants(context: Context, entry: OpenEntry): void {
-  if (entry.grants.length === 0) return;
-  const offsets = [...context.processes.all()].flatMap(({ pid }) =>
-    mappedOffsets(pid, entry.inode),
-  );
-  const kept: Grant[] = [];
-  for (const each of entry.grants) {
-    const at = offsets.indexOf(each.offset);
-    if (at < 0) {
-      each.grant.release();
-      continue;
-    }
-    offsets.splice(at, 1);
-    kept.push(each);
-  }
+/**
+ * Gives back the grants of windows of which no process maps anything any more: not a page of it, nor a process that only
+ * inherited it.
+ * @returns whether there was one
+ */
+export function returnGrants(entry: OpenEntry): boolean {
+  if (entry.grants.length === 0) return false;
+  const mapped = mappings(entry);
+  const kept = entry.grants.filter((grant) => mapped.some((mapping) => shows(mapping, grant)));
+  const gone = entry.grants.filter((grant) => !kept.includes(grant));
   entry.grants = kept;
+  for (const { grant } of gone) grant.release();
+  return gone.length > 0;
 }
 
-function mappedOffsets(pid: number, inode: number): number[] {
-  try {
-    return readFileSync(`/proc/${pid}/maps`, 'latin1')
-      .split('\n')
-      .map(parseMapping)
-      .filter((mapping) => mapping?.inode === inode)
-      .map((mapping) => mapping?.offset ?? 0);
-  } catch {
-    return [];
-  }
+const shows = ({ start, end, offset }: Mapping, grant: Grant): boolean =>
+  offset < grant.offset + grant.length && grant.offset < offset + end - start;
+
+// A child that has asked us nothing is not known to us.
+function mappings({ device, inode }: OpenEntry): Mapping[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap(mappingsOf)
+    .filter((mapping) => mapping.inode === inode && mapping.device === device);
 }

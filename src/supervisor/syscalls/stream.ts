@@ -4,13 +4,17 @@ import { hex } from '../../base/position.ts';
 import { NR, USER_END } from '../../os/numbers.ts';
 import { beginCall, type Call } from '../call.ts';
 import { CONTINUE, type Context } from '../context.ts';
+import { aboveLimit } from '../file-limit.ts';
 import type { OpenEntry } from '../files.ts';
+import { fileLimits } from '../../os/process.ts';
+import type { ClientThread } from '../process-table.ts';
 import { callerAndFile } from './caller.ts';
 
 const IOVEC_SIZE = 16;
 const UIO_MAXIOV = 1024;
 const MAX_RW_COUNT = 0x7fff_f000;
 const RWF_HIPRI = 1;
+const F_DUPFD = 0;
 const F_DUPFD_CLOEXEC = 1030;
 
 const SINGLE: readonly number[] = [NR.read, NR.write, NR.pread64, NR.pwrite64];
@@ -131,17 +135,63 @@ export function readWrite(context: Context): number {
   return transferAll(context, entry, call);
 }
 
+/** Bytes from file to file: our streams have no pages to give or take (splice_read, splice_write). */
+export function move(context: Context): number {
+  const { listener } = context;
+  for (const argument of [0, listener.nr === NR.splice ? 2 : 1]) {
+    const found = streamAt(context, argument);
+    if (found === undefined) continue;
+    throw new Errno('EINVAL', `${found.entry.link} moves no pages, and is no pipe`);
+  }
+  return CONTINUE;
+}
+
+export function vmsplice(context: Context): number {
+  const found = streamAt(context, 0);
+  if (found === undefined) return CONTINUE;
+  throw new Errno('EBADF', `${found.entry.link} is no pipe`);
+}
+
+type Stream = { readonly thread: ClientThread; readonly entry: OpenEntry };
+
+function streamAt(context: Context, argument: number): Stream | undefined {
+  const fd = context.listener.int(argument);
+  const found = callerAndFile(context, fd);
+  if (found?.entry.pipe === undefined) return undefined;
+  beginCall(context, found.thread, () => [`${fd}<${found.entry.link}>`]);
+  return found;
+}
+
 export function duplicate(context: Context): number {
-  const { listener, files } = context;
-  const found = callerAndFile(context, listener.int(0));
-  if (found?.entry.pipe === undefined) return CONTINUE;
-  const cloexec = listener.nr === NR.fcntl && listener.uint(1) === F_DUPFD_CLOEXEC;
-  beginCall(context, found.thread, () => [`${listener.int(0)}<${found.entry.link}>`]);
-  context.current.opened = found.entry.link;
+  const { listener } = context;
+  const found = streamAt(context, 0);
+  if (found === undefined) return CONTINUE;
+  if (listener.nr === NR.dup) return copyOf(context, found, { cloexec: false, least: 0 });
+  const command = listener.uint(1);
+  if (command !== F_DUPFD && command !== F_DUPFD_CLOEXEC) {
+    throw new Errno('EBADF', `${found.entry.link} is no pipe`);
+  }
+  const least = listener.word(2);
+  const limit = fileLimits(found.thread.process.pid)?.soft ?? Infinity;
+  if (least >= limit) {
+    throw new Errno('EINVAL', `number ${least} is beyond RLIMIT_NOFILE, ${limit}`);
+  }
+  const cloexec = command === F_DUPFD_CLOEXEC;
+  return copyOf(context, found, { cloexec, least: Number(least) });
+}
+
+type Copy = { readonly cloexec: boolean; readonly least: number };
+
+function copyOf({ listener, files, current }: Context, found: Stream, how: Copy): number {
+  const { cloexec, least } = how;
+  current.opened = found.entry.link;
   const number = files.duplicate(
     found.entry,
-    (fd, at, answers) => listener.addFile(fd, { cloexec, at, answers }),
-    found.thread.files,
+    (fd, at, answers) => {
+      const put = (): number => listener.addFile(fd, { cloexec, at, answers });
+      return at === undefined ? put() : aboveLimit(found.thread.process.pid, at, put);
+    },
+    { numbers: found.thread.files, least },
   );
   if (number < 0) throw new Errno('EMFILE', "the client's table takes no further file");
   return number;

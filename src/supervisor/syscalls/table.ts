@@ -8,7 +8,7 @@ import { exec, exit } from './lifetime.ts';
 import { mmap } from './mmap.ts';
 import { open } from './open.ts';
 import { access, readlink, stat, xattr } from './stat.ts';
-import { duplicate, readWrite } from './stream.ts';
+import { duplicate, move, readWrite, vmsplice } from './stream.ts';
 
 const HANDLERS = {
   ioctl,
@@ -41,6 +41,10 @@ const HANDLERS = {
   pwritev: readWrite,
   preadv2: readWrite,
   pwritev2: readWrite,
+  tee: move,
+  sendfile: move,
+  splice: move,
+  vmsplice,
   capget: capability,
   capset: capability,
   close,

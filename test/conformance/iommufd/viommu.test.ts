@@ -456,6 +456,95 @@ nestedTest(
 );
 
 nestedTest(
+  'iommufd_viommu: behind the same vIOMMU a device keeps the virtual id that it came with',
+  ({ s, device, stdev, parent }) => {
+    const viommu = s.viommu(device, parent);
+    const { file } = s.veventq(viommu, 8);
+    const event = (): number => {
+      s.test(mock.IOMMU_TEST_OP_TRIGGER_VEVENT, 0, { trigger_vevent: { dev_id: device } });
+      const at = uapi.iommufd_vevent_header.size;
+      return mock.iommu_viommu_event_selftest.decode(file.read(4096), at).virt_id;
+    };
+    const first = s.vdevice(viommu, device, 0x77n);
+    s.replace(stdev, s.nested(device, viommu));
+    s.destroy(first);
+    s.vdevice(viommu, device, 0x99n);
+    s.replace(stdev, s.nested(device, viommu));
+    // mock_domain_nop_attach looks at the id only when the vIOMMU is another one.
+    assert.equal(event(), 0x77);
+    s.replace(stdev, parent);
+    s.replace(stdev, s.nested(device, viommu));
+    assert.equal(event(), 0x99);
+    file.close();
+  },
+);
+
+nestedTest(
+  'iommufd_viommu.vdevice_cache: entries that are too many, or longer than known',
+  ({ s, device, parent }) => {
+    const { size } = mock.iommu_viommu_invalidate_selftest;
+    const viommu = s.viommu(device, parent);
+    s.vdevice(viommu, device, 0x99n);
+    const address = s.client.allocate(1);
+    const invalidate = (given: Partial<uapi.iommu_hwpt_invalidate>): void => {
+      const bytes = new Uint8Array(uapi.iommu_hwpt_invalidate.size);
+      const cmd = uapi.iommu_hwpt_invalidate.make({
+        hwpt_id: viommu,
+        data_type: mock.IOMMU_VIOMMU_INVALIDATE_DATA_SELFTEST,
+        entry_len: size,
+        entry_num: 1,
+        ...given,
+      });
+      uapi.iommu_hwpt_invalidate.encode(cmd, bytes);
+      s.client.write(address, bytes);
+      s.client.ioctl(s.fd, uapi.IOMMU_HWPT_INVALIDATE, address);
+    };
+    const left = (): number =>
+      uapi.iommu_hwpt_invalidate.decode(s.client.read(address, uapi.iommu_hwpt_invalidate.size))
+        .entry_num;
+    // 12 bytes each, and 4 MiB is what the kernel allocates at once: asked before the type, the count stays.
+    const many = { data_uptr: s.client.allocate(1), entry_num: 349_526 };
+    for (const given of [many, { ...many, data_type: 0xdadbeef }]) {
+      refuses('ENOMEM', () => {
+        invalidate(given);
+      });
+      assert.equal(left(), many.entry_num);
+    }
+    refuses('EFAULT', () => {
+      invalidate({ ...many, entry_num: 349_525 });
+    });
+    assert.equal(left(), 0);
+    // What lies beyond the known part is looked at first: something there, unless it cannot be read.
+    const page = s.client.allocate(1);
+    s.client.write(page, Uint8Array.of(1));
+    const odd = { entry_len: 32, data_uptr: page - 14n };
+    refuses('EFAULT', () => {
+      invalidate(odd);
+    });
+    refuses('E2BIG', () => {
+      invalidate({ ...odd, data_uptr: page - BigInt(size) });
+    });
+    assert.equal(left(), 0);
+  },
+);
+
+nestedTest(
+  'iommufd: what a full table does not take leaves everything as it was',
+  ({ s, lab, ioas, device, parent }) => {
+    const viommu = s.viommu(device, parent);
+    const before = s.context.objects.live();
+    s.client.fileLimit = s.client.descriptors.length;
+    refuses('EMFILE', () => s.faultQueue());
+    refuses('EMFILE', () => s.veventq(viommu, 1));
+    refuses('ENOMEM', () => s.access(ioas, true));
+    lab.check();
+    assert.deepEqual(s.context.objects.live(), before);
+    s.client.fileLimit = Infinity;
+    s.veventq(viommu, 1).file.close();
+  },
+);
+
+nestedTest(
   'iommufd_viommu: attaching needs the vDEVICE, and the file keeps queue and context',
   ({ s, lab, device, stdev, parent }) => {
     const viommu = s.viommu(device, parent);
