@@ -6,6 +6,9 @@
  */
 import type { Span } from './range-map.ts';
 
+/** One past the last address that a program can have (TASK_SIZE_MAX of x86-64, with four levels of page tables). */
+export const USER_END = 2n ** 47n - 4096n;
+
 export const PAGE_BYTES = 4096;
 
 /** ULONG_MAX: the last address there is. */

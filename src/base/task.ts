@@ -55,6 +55,8 @@ export type AddressSpace = UserMemory & {
   pinnedPages: number;
   /** Pages that are charged to this mm's limit (mm->locked_vm, VmLck); kept by iommufd/accounting.ts. */
   lockedPages: number;
+  /** Pages that the process has locked itself (mlock), which count with the others. */
+  readonly lockedByItself: number;
 };
 
 /** A file of the host that a client passes by number, seen as memory (memfd, shared memory). */
@@ -125,14 +127,20 @@ export type MmapRequest = {
 /** The memory that a mapping shows, and what to do when the last page of the mapping is gone. */
 export type MmapGrant = { readonly backing: Backing; readonly page: number; release(): void };
 
+export type ResourceLimits = {
+  /** RLIMIT_MEMLOCK in bytes; Infinity where unlimited */
+  readonly memlock: number;
+};
+
 /** The calling thread during one call. */
 export type Task = {
   readonly pid: number;
   readonly tid: number;
+  /** real user, who pays for locked pages */
   readonly uid: number;
   readonly memory: AddressSpace;
-  /** RLIMIT_MEMLOCK of the process in bytes; Infinity where unlimited */
-  readonly memlockLimit: number;
+  /** of the process; live, and as they last were once it has ended */
+  readonly limits: ResourceLimits;
   capable(capability: Capability): boolean;
   /** Our open file behind `fd`; undefined if the file is the host's; EBADF if there is none. */
   file(fd: number): OpenFile | undefined;
@@ -140,6 +148,8 @@ export type Task = {
   fileMemory(fd: number): FileMemory;
   /** Puts an open file of ours into the client's table and returns its number; EMFILE, and the file is released then. */
   install(file: OpenFile, options: { readonly cloexec: boolean }): number;
+  /** The client's table takes no further file: for calls that say so before anything else. */
+  readonly tableIsFull: boolean;
   /** Where the call describes itself for the trace; absent when nobody looks. */
   readonly record?: CallRecord;
 };

@@ -41,8 +41,8 @@ export type Translation = {
   readonly prot: number;
 };
 
-/** Told of dirty leaves that follow one another, each run once: first IOVA and size in bytes. */
-export type DirtyLeaves = (first: bigint, size: number) => void;
+/** Told of dirty leaves that follow one another, each run once: first IOVA, size of all and of each, in bytes. */
+export type DirtyLeaves = (first: bigint, size: number, leaf: number) => void;
 
 export type PageTable = {
   /** Sizes of leaves in bytes, descending powers of two. */
@@ -202,15 +202,16 @@ export class ExtentTable implements PageTable {
     const last = Math.min(extent.length - 1, extent.delta(span.lastPage, span.lastOffset));
     const base = addressOf(extent.firstPage, extent.firstOffset);
     const [from] = this.#leafAt(extent, first);
-    let [start, end] = [from, from];
+    let [start, end, unit] = [from, from, 0];
     const flush = (): void => {
-      if (end > start) how.report(base + BigInt(start), end - start);
+      if (end > start) how.report(base + BigInt(start), end - start, unit);
     };
     for (const leaf of extent.dirty?.starts(from, last) ?? []) {
       const [, size] = this.#leafAt(extent, leaf);
-      if (leaf !== end || start < first) {
+      if (leaf !== end || start < first || size !== unit) {
         flush();
         start = leaf;
+        unit = size;
       }
       end = leaf + size;
     }

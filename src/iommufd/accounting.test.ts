@@ -36,7 +36,7 @@ test('the limit is in whole pages, for all processes of a user together', () => 
   }, /more pages than it paid/);
 });
 
-test('by process: each has a limit of its own, and one that is gone cannot pay', () => {
+test('by process: each has a limit of its own, also one that is gone', () => {
   const accounting = new Accounting();
   const [a, b] = [new InProcessClient(PLAIN), new InProcessClient({ ...PLAIN, pid: 2 })];
   accounting.charge(payerOf(a, 'mm'), 4);
@@ -50,14 +50,31 @@ test('by process: each has a limit of its own, and one that is gone cannot pay',
   assert.deepEqual([a.memory.lockedPages, a.memory.pinnedPages], [4, 4]);
   accounting.uncharge(payerOf(a, 'mm'), 4);
   assert.deepEqual([a.memory.lockedPages, a.memory.pinnedPages], [0, 0]);
+  // While the pages of a file are pinned nobody asks for the process (update_mm_locked_vm).
   a.memory.exited = true;
+  accounting.charge(payerOf(a, 'mm'), 4);
   assert.throws(
     () => {
       accounting.charge(payerOf(a, 'mm'), 1);
     },
-    { code: 'EINVAL' },
+    { code: 'ENOMEM' },
   );
 });
+
+engineTest(
+  'the limit counts that holds when pages are charged, not when they were mapped',
+  (_, lab) => {
+    const s = lab.open(lab.client(PLAIN));
+    const [lowered, raised] = [s.ioas(), s.ioas()];
+    const buffer = s.client.allocate(4);
+    s.map(lowered, buffer, 4n * PAGE, { iova: 2n ** 24n });
+    s.client.limits.memlock = 0;
+    refuses('ENOMEM', () => s.mockDomain(lowered));
+    s.map(raised, buffer, 4n * PAGE, { iova: 2n ** 24n });
+    s.client.limits.memlock = 4 * 4096;
+    s.mockDomain(raised);
+  },
+);
 
 engineTest('a page is charged once for a page set, until its last user is gone', (_root, lab) => {
   const s = lab.open(lab.client(PLAIN));

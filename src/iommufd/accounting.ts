@@ -7,7 +7,7 @@
  * After drivers/iommu/iommufd/pages.c (iopt_pages_update_pinned) and mm/util.c (__account_locked_vm).
  */
 import { Errno } from '../base/errno.ts';
-import type { AddressSpace, Task } from '../base/task.ts';
+import type { AddressSpace, ResourceLimits, Task } from '../base/task.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
 
 export type AccountMode = 'none' | 'user' | 'mm';
@@ -16,8 +16,8 @@ export type AccountMode = 'none' | 'user' | 'mm';
 export type Payer = {
   readonly memory: AddressSpace;
   readonly uid: number;
-  /** RLIMIT_MEMLOCK in bytes, Infinity for no limit */
-  readonly memlockLimit: number;
+  /** asked when pages are charged: a limit may change after a page set was made (task_rlimit of source_task) */
+  readonly limits: ResourceLimits;
   readonly mode: AccountMode;
 };
 
@@ -26,14 +26,11 @@ export type Payer = {
  * @param last used again where nothing has changed: a million page sets need not each have one of their own
  */
 export function payerOf(task: Task, contextMode: 'user' | 'mm', last?: Payer): Payer {
-  const { memory, uid, memlockLimit } = task;
+  const { memory, uid, limits } = task;
   const mode = task.capable('CAP_IPC_LOCK') ? 'none' : contextMode;
   const same =
-    last?.memory === memory &&
-    last.uid === uid &&
-    last.memlockLimit === memlockLimit &&
-    last.mode === mode;
-  return same ? last : { memory, uid, memlockLimit, mode };
+    last?.memory === memory && last.uid === uid && last.limits === limits && last.mode === mode;
+  return same ? last : { memory, uid, limits, mode };
 }
 
 /** Locked pages of all users of the machine (user_struct::locked_vm). */
@@ -42,20 +39,19 @@ export class Accounting {
 
   /** Charges `pages` more; ENOMEM over the limit, nothing charged then. */
   charge(payer: Payer, pages: number): void {
-    const limit = Math.floor(payer.memlockLimit / PAGE_SIZE);
     if (payer.mode === 'user') {
+      const limit = limitOf(payer);
       const now = (this.#byUser.get(payer.uid) ?? 0) + pages;
       if (now > limit) {
         throw overLimit(`user ${payer.uid}`, now, limit);
       }
       this.#byUser.set(payer.uid, now);
     } else if (payer.mode === 'mm') {
-      if (payer.memory.exited) {
-        throw new Errno('EINVAL', 'the process that pays for these pages has exited');
-      }
-      const now = payer.memory.lockedPages + pages;
+      const limit = limitOf(payer);
+      const { memory } = payer;
+      const now = memory.lockedPages + memory.lockedByItself + pages;
       if (now > limit) throw overLimit('the process', now, limit);
-      payer.memory.lockedPages = now;
+      memory.lockedPages += pages;
     }
     payer.memory.pinnedPages += pages;
   }
@@ -77,6 +73,8 @@ export class Accounting {
     return this.#byUser.get(uid) ?? 0;
   }
 }
+
+const limitOf = ({ limits }: Payer): number => Math.floor(limits.memlock / PAGE_SIZE);
 
 function overLimit(who: string, pages: number, limit: number): Errno {
   return new Errno(

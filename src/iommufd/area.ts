@@ -129,13 +129,20 @@ export class Area implements Span {
     for (const domain of this.iopt.domains) domain.table.unmap(this);
   }
 
-  /** Shows the pinned pages in one domain; ENOMEM, EINVAL (VFIO can ask for no access), and nothing changed then. */
+  /** Shows the pinned pages in one domain; ENOMEM, EINVAL (VFIO can ask for no access), ENXIO (alignment), and nothing changed then. */
   mapInto(domain: PagingDomain): void {
     if (this.pages.isRevoked) return;
     if (this.prot === 0) {
       throw new Errno(
         'EINVAL',
         `a page table cannot hold ${String(this)}, which may be neither read nor written`,
+      );
+    }
+    // Only the borders of all slices together were checked when they came; those between them matter here.
+    if (!this.isAligned(domain.minPageSize)) {
+      throw new Errno(
+        'ENXIO',
+        `${String(this)} is not aligned to the smallest page of ${domain.name}, ${domain.minPageSize} bytes`,
       );
     }
     this.iopt.faults.alloc('page tables');

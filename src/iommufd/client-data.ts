@@ -5,7 +5,7 @@
  * copy_struct_from_user of include/linux/uaccess.h.
  */
 import { Errno } from '../base/errno.ts';
-import { PAGE_BYTES, offsetOf } from '../base/position.ts';
+import { PAGE_BYTES, USER_END, hex, offsetOf } from '../base/position.ts';
 import type { Fields, Static, Struct } from '../base/struct.ts';
 import type { Task } from '../base/task.ts';
 import type { UserData } from '../iommu/domain.ts';
@@ -32,6 +32,9 @@ export function checkZero(
   rest: { readonly from: bigint; readonly length: number },
   struct: string,
 ): void {
+  // All of it has to lie where a program can have memory (user_read_access_begin), before any of it is looked at.
+  const end = rest.from + BigInt(rest.length);
+  if (end > USER_END) throw new Errno('EFAULT', `${struct} reaches beyond ${hex(USER_END)}`);
   for (let done = 0; done < rest.length;) {
     const from = BigInt.asUintN(64, rest.from + BigInt(done));
     let bytes = new Uint8Array(Math.min(CHUNK, rest.length - done));

@@ -52,8 +52,8 @@ export function getDirtyBitmap({
   let area = hwpt.ioas.iopt.areas.at(pageOf(at), offsetOf(at));
   while (area !== undefined) {
     const end = lastOf(area) < last ? lastOf(area) : last;
-    hwpt.domain.table.readDirty(spanOf(at, end), clear, (first, size) => {
-      bitmap.set(first, size);
+    hwpt.domain.table.readDirty(spanOf(at, end), clear, (first, size, leaf) => {
+      bitmap.set(first, size, leaf);
     });
     if (end === last) break;
     at = end + 1n;
@@ -95,48 +95,64 @@ function refuseUnaligned(borders: readonly bigint[], size: bigint, name: string)
 /** A page of the client that holds some of the bitmap. */
 type Chunk = { readonly bytes: Uint8Array; low: number; high: number };
 
-/** No client has memory at or above this address, so what the bitmap has there need not be counted exactly. */
-const NOWHERE = 2 ** 53;
+/** The part of the bitmap that is pinned now. */
+type Window = {
+  /** IOVA of its first bit */
+  readonly iova: bigint;
+  /** in bytes of IOVA */
+  readonly length: bigint;
+  /** pages of the client, and the byte in the first one */
+  readonly page: number;
+  readonly pages: number;
+  readonly offset: number;
+};
 
-/** The client's bitmap: one bit per page of IOVA, in memory that may be missing. */
+const BITS = PAGE_SIZE * 8;
+/** What one page of pointers to pages holds. */
+const MOST_PAGES = PAGE_SIZE / 8;
+
+const u64 = (value: bigint): bigint => BigInt.asUintN(64, value);
+
+/**
+ * The client's bitmap: one bit per page of IOVA, in memory that may be missing. As struct iova_bitmap, down to its corners: a
+ * window of it is pinned from the byte of the leaf that is reported on, as far as the memory reaches, and a leaf that ends behind
+ * what can be pinned is left there.
+ */
 class UserBitmap {
   readonly #task: Task;
   readonly #iova: bigint;
+  readonly #lastIova: bigint;
   readonly #shift: bigint;
-  readonly #address: number;
-  /** bits that may be touched: to the end of the client's page that holds the last byte */
-  readonly #bits: number;
-  readonly #chunks = new Map<number, Chunk | undefined>();
+  readonly #address: bigint;
+  /** bytes of the whole bitmap */
+  readonly #total: bigint;
+  #window: Window | undefined;
+  readonly #chunks = new Map<number, Chunk>();
 
   constructor(task: Task, cmd: iommu_hwpt_get_dirty_bitmap) {
     this.#task = task;
     this.#iova = cmd.iova;
+    this.#lastIova = u64(cmd.iova + cmd.length - 1n);
     this.#shift = lowestBit(cmd.page_size);
-    this.#address = Number(cmd.data);
-    const bytes = ((cmd.length - 1n) >> this.#shift) / 8n + 1n;
-    const end = cmd.data + bytes;
-    this.#bits = Number(bytes + ((PAGE - (end % PAGE)) % PAGE)) * 8;
+    this.#address = cmd.data;
+    this.#total = this.#index(cmd.length - 1n) + 1n;
   }
 
-  /** Marks what leaves cover. A leaf that starts before the range is not reported (iova_bitmap_set). */
-  set(first: bigint, size: number): void {
-    if (first < this.#iova) return;
-    const from = Number((first - this.#iova) >> this.#shift);
-    const last = Number((first + BigInt(size) - 1n - this.#iova) >> this.#shift);
-    const to = Math.min(last, this.#bits - 1);
-    for (let bit = from; bit <= to;) {
-      const byte = Math.floor(bit / 8);
-      const address = this.#address + byte;
-      if (address >= NOWHERE) return;
-      const high = Math.min(7, to - byte * 8);
-      this.#or(address, (2 << high) - (1 << (bit % 8)));
-      bit = byte * 8 + 8;
+  /** Marks leaves that follow one another, `leaf` bytes each. */
+  set(first: bigint, size: number, leaf: number): void {
+    for (let [at, left] = [first, size]; left > 0;) {
+      const together = this.#room(at, left, leaf);
+      if (together > 0) this.#mark(at, BigInt(together));
+      else this.#setLeaf(at, BigInt(leaf));
+      const done = together > 0 ? together : leaf;
+      at += BigInt(done);
+      left -= done;
     }
   }
 
   flush(): void {
     for (const [page, chunk] of this.#chunks) {
-      if (chunk === undefined || chunk.high < chunk.low) continue;
+      if (chunk.high < chunk.low) continue;
       const bytes = chunk.bytes.subarray(chunk.low, chunk.high + 1);
       forgiving(() => {
         this.#task.memory.copyOut(BigInt(page * PAGE_SIZE + chunk.low), bytes);
@@ -144,26 +160,118 @@ class UserBitmap {
     }
   }
 
-  #or(address: number, mask: number): void {
-    const at = address % PAGE_SIZE;
-    const chunk = this.#chunk((address - at) / PAGE_SIZE);
-    if (chunk === undefined) return;
-    chunk.bytes[at] = (chunk.bytes[at] ?? 0) | mask;
-    chunk.low = Math.min(chunk.low, at);
-    chunk.high = Math.max(chunk.high, at);
+  /** How many bytes of whole leaves lie in the window. */
+  #room(first: bigint, size: number, leaf: number): number {
+    const window = this.#window;
+    if (window === undefined || first < window.iova) return 0;
+    const room = window.iova + window.length - first;
+    if (room >= BigInt(size)) return size;
+    return room <= 0n ? 0 : Math.floor(Number(room) / leaf) * leaf;
   }
 
-  #chunk(page: number): Chunk | undefined {
-    const known = this.#chunks.get(page);
-    if (known !== undefined || this.#chunks.has(page)) return known;
-    const bytes = new Uint8Array(PAGE_SIZE);
-    const there = forgiving(() => {
-      this.#task.memory.copyIn(BigInt(page) * PAGE, bytes);
-    });
-    const chunk = there ? { bytes, low: PAGE_SIZE, high: -1 } : undefined;
-    this.#chunks.set(page, chunk);
+  /** After iova_bitmap_set. */
+  #setLeaf(first: bigint, size: bigint): void {
+    for (let [iova, length] = [first, size]; ;) {
+      if (this.#room(iova, Number(length), Number(length)) === 0 && !this.#advance(iova)) return;
+      const left = this.#mark(iova, length);
+      if (left === 0n) return;
+      iova += length - left;
+      length = left;
+    }
+  }
+
+  /** Sets bits as far as the window's pages reach. @returns bytes of IOVA that are left */
+  #mark(iova: bigint, length: bigint): bigint {
+    const window = this.#window;
+    if (window === undefined) return length;
+    const bitOf = (at: bigint): number =>
+      Number((at - window.iova) >> this.#shift) + window.offset * 8;
+    const last = bitOf(iova + length - 1n);
+    const end = Math.min(last, window.pages * BITS - 1);
+    for (let bit = bitOf(iova); bit <= end;) {
+      const chunk = this.#chunk(window.page + Math.floor(bit / BITS));
+      const high = Math.min(end - bit + (bit % BITS), BITS - 1);
+      setBits(chunk, bit % BITS, high);
+      bit += high - (bit % BITS) + 1;
+    }
+    return BigInt(last - end) << this.#shift;
+  }
+
+  /** After iova_bitmap_advance_to and iova_bitmap_get. @returns false where nothing can be pinned */
+  #advance(iova: bigint): boolean {
+    const index = this.#index(u64(iova - this.#iova));
+    if (index >= this.#total) return false;
+    this.#window = undefined;
+    const address = u64(this.#address + index);
+    const offset = offsetOf(address);
+    const left = this.#total - index;
+    const most = (left + PAGE - 1n) / PAGE + (offset === 0 ? 0n : 1n);
+    const page = pageOf(address);
+    const pages = this.#pin(page, most < MOST_PAGES ? Number(most) : MOST_PAGES);
+    if (pages === 0) return false;
+    const bytes = BigInt(pages * PAGE_SIZE - offset);
+    const from = u64(this.#iova + this.#span(index));
+    let length = this.#span(left < bytes ? left : bytes);
+    const beyond = u64(from + length - 1n) - this.#lastIova;
+    if (beyond > 0n) length = u64(length - beyond);
+    this.#window = { iova: from, length, page, pages, offset };
+    return true;
+  }
+
+  /** How many pages from `page` on can be written. */
+  #pin(page: number, most: number): number {
+    const there = (first: number, count: number): boolean =>
+      forgiving(() => {
+        this.#task.memory.resolve(first, count, true);
+      });
+    if (there(page, most)) return most;
+    let pages = 0;
+    while (there(page + pages, 1)) pages++;
+    return pages;
+  }
+
+  /** The byte of the bitmap that holds the bit of a distance. */
+  #index(distance: bigint): bigint {
+    return (distance >> this.#shift) / 8n;
+  }
+
+  /** The IOVAs that so many bytes of the bitmap stand for. */
+  #span(bytes: bigint): bigint {
+    return u64((bytes * 8n) << this.#shift);
+  }
+
+  #chunk(page: number): Chunk {
+    let chunk = this.#chunks.get(page);
+    if (chunk === undefined) {
+      chunk = { bytes: new Uint8Array(PAGE_SIZE), low: PAGE_SIZE, high: -1 };
+      const { bytes } = chunk;
+      forgiving(() => {
+        this.#task.memory.copyIn(BigInt(page) * PAGE, bytes);
+      });
+      this.#chunks.set(page, chunk);
+    }
     return chunk;
   }
+}
+
+/** Bits `low` to `high` of a page. */
+function setBits(chunk: Chunk, low: number, high: number): void {
+  const { bytes } = chunk;
+  const [from, to] = [Math.floor(low / 8), Math.floor(high / 8)];
+  const head = 0xff << (low % 8);
+  const tail = (2 << (high % 8)) - 1;
+  const or = (at: number, mask: number): void => {
+    bytes[at] = (bytes[at] ?? 0) | mask;
+  };
+  if (from === to) {
+    or(from, head & tail);
+  } else {
+    or(from, head);
+    bytes.fill(0xff, from + 1, to);
+    or(to, tail);
+  }
+  chunk.low = Math.min(chunk.low, from);
+  chunk.high = Math.max(chunk.high, to);
 }
 
 /** @returns whether it worked; a client's unusable bitmap is no error */

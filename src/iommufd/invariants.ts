@@ -129,8 +129,10 @@ function checkIopt(iopt: IoPagetable, name: string, found: string[]): void {
       found.push(`${name}: allowed ${showSpan(allowed)} lies in what ${why} reserves`);
   }
   for (const area of areas) {
-    if (!area.isAligned(iopt.alignment))
-      found.push(`${name}: ${String(area)} is not aligned to ${iopt.alignment}`);
+    for (const { minPageSize, name: domain } of iopt.domains) {
+      if (!area.isAligned(minPageSize))
+        found.push(`${name}: ${String(area)} is not aligned to ${minPageSize}, for ${domain}`);
+    }
     if (area.filled !== iopt.domains.length > 0) {
       found.push(
         `${name}: ${String(area)} is ${area.filled ? '' : 'not '}filled with ${iopt.domains.length} domains`,

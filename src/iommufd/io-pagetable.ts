@@ -13,6 +13,7 @@
 import { Errno } from '../base/errno.ts';
 import type { Faults } from '../base/faults.ts';
 import {
+  ALL_PAGES,
   MAX_ADDRESS,
   ByteCount,
   addressOf,
@@ -394,6 +395,13 @@ export class IoPagetable {
         'EINVAL',
         `the source starts ${hex(offset)} bytes into a page, no multiple of the IOVA alignment ${hex(this.#alignment)}`,
       );
+    }
+    // The kernel's count of pages wraps (DIV_ROUND_UP in iopt_alloc_pages); it looks at it only now.
+    if (
+      pageOf(slice.length) >= ALL_PAGES - 2 &&
+      slice.length + BigInt(offset + PAGE_SIZE - 1) > MAX_ADDRESS
+    ) {
+      throw new Errno('EOVERFLOW', `${hex(slice.length)} bytes are more pages than can be counted`);
     }
     return new Area(this, span, slice, prot);
   }

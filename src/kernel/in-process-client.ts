@@ -82,6 +82,7 @@ export class BufferMemory implements AddressSpace {
   exited = false;
   pinnedPages = 0;
   lockedPages = 0;
+  readonly lockedByItself = 0;
   #regions: Region[] = [];
 
   /** Puts pages of a backing at an address, page aligned. */
@@ -199,7 +200,8 @@ export class InProcessClient implements Task {
   readonly tid: number;
   readonly uid: number;
   readonly memory: BufferMemory;
-  readonly memlockLimit: number;
+  /** a program may change them */
+  readonly limits: { memlock: number };
   /** RLIMIT_NOFILE; a program may change it */
   fileLimit: number;
   readonly #capabilities: readonly Capability[];
@@ -212,7 +214,7 @@ export class InProcessClient implements Task {
     this.pid = options.pid ?? 1;
     this.tid = this.pid;
     this.uid = options.uid ?? 0;
-    this.memlockLimit = options.memlockLimit ?? Infinity;
+    this.limits = { memlock: options.memlockLimit ?? Infinity };
     this.fileLimit = options.fileLimit ?? Infinity;
     this.#capabilities = options.capabilities ?? ALL;
     this.memory = memory;
@@ -235,8 +237,12 @@ export class InProcessClient implements Task {
     return { backing: new SparseBacking(entry.file.name), size: 0, pinnable: false };
   }
 
+  get tableIsFull(): boolean {
+    return this.#files.size >= this.fileLimit;
+  }
+
   install(file: OpenFile): number {
-    if (this.#files.size >= this.fileLimit) {
+    if (this.tableIsFull) {
       file.release();
       throw new Errno('EMFILE', `${this.#files.size} files are open (RLIMIT_NOFILE)`);
     }
@@ -273,8 +279,14 @@ export class InProcessClient implements Task {
 
   /** Another process with the same open files and a copy of the view of memory. */
   fork(pid: number): InProcessClient {
-    const { uid, memlockLimit, fileLimit } = this;
-    const options = { pid, uid, memlockLimit, fileLimit, capabilities: this.#capabilities };
+    const { uid, limits, fileLimit } = this;
+    const options = {
+      pid,
+      uid,
+      memlockLimit: limits.memlock,
+      fileLimit,
+      capabilities: this.#capabilities,
+    };
     const child = new InProcessClient(options, this.memory.clone());
     for (const [fd, entry] of this.#files) {
       child.#files.set(fd, entry);

@@ -99,6 +99,3 @@ export const O_SYNC = 0o4010000;
 export const O_PATH = 0o10000000;
 /** the part of O_TMPFILE that is not O_DIRECTORY */
 export const O_TMPFILE_ALONE = 0o20000000;
-
-/** One past the last address that a program can have (TASK_SIZE_MAX, with four levels of page tables). */
-export const USER_END = 2n ** 47n - 4096n;

@@ -1,11 +1,11 @@
 /** The calling thread during one call, as the engine sees it (base/task.ts), over a real thread. */
 import { Errno } from '../base/errno.ts';
-import type { Capability, FileMemory, OpenFile, Task } from '../base/task.ts';
+import type { Capability, FileMemory, OpenFile, ResourceLimits, Task } from '../base/task.ts';
 import type { CallRecord } from '../base/trace.ts';
-import { O_RDWR } from '../os/numbers.ts';
-import { memlockLimit } from '../os/process.ts';
+import { openFlags } from '../os/files.ts';
+import { O_PATH, O_RDWR } from '../os/numbers.ts';
 import { fileOf, type Context } from './context.ts';
-import { aboveLimit } from './file-limit.ts';
+import { aboveLimit, isFull } from './file-limit.ts';
 import type { ClientSpace } from './process-memory.ts';
 import { forgetReadAhead } from './read-ahead.ts';
 import { threadStatus, type ClientThread, type ThreadStatus } from './process-table.ts';
@@ -18,10 +18,13 @@ const CAPABILITY_BIT: Record<Capability, bigint> = {
   CAP_SYS_RESOURCE: 24n,
 };
 
+const UNLIMITED: ResourceLimits = { memlock: Infinity };
+
 const NOBODY: ThreadStatus = {
   pid: 0,
   parent: 0,
   uid: 65534,
+  realUid: 65534,
   gid: 65534,
   groups: [],
   capabilities: 0n,
@@ -55,7 +58,7 @@ export class Call implements Task {
   }
 
   get uid(): number {
-    return this.#context.asRoot ? 0 : this.status.uid;
+    return this.#context.asRoot ? 0 : this.status.realUid;
   }
 
   get memory(): ClientSpace {
@@ -74,8 +77,8 @@ export class Call implements Task {
     if (this.#memory !== undefined) this.#memory.caller = 0;
   }
 
-  get memlockLimit(): number {
-    return this.#context.asRoot ? Infinity : memlockLimit(this.thread.process.pid);
+  get limits(): ResourceLimits {
+    return this.#context.asRoot ? UNLIMITED : this.thread.process.limits;
   }
 
   get status(): ThreadStatus {
@@ -93,6 +96,9 @@ export class Call implements Task {
   file(fd: number): OpenFile | undefined {
     const found = fileOf(this.#context, this.thread, fd);
     if (typeof found === 'number') throw new Errno('EBADF', `file number ${fd} is not open`);
+    if (found === undefined && ((openFlags(this.tid, fd) ?? 0) & O_PATH) !== 0) {
+      throw new Errno('EBADF', `file number ${fd} is open as a place only (O_PATH)`);
+    }
     return found?.file;
   }
 
@@ -102,6 +108,10 @@ export class Call implements Task {
 
   install(file: OpenFile, options: { readonly cloexec: boolean }): number {
     return this.hand(file, undefined, { ...options, flags: file.flags ?? O_RDWR, answers: false });
+  }
+
+  get tableIsFull(): boolean {
+    return isFull(this.pid);
   }
 
   /**

@@ -3,6 +3,8 @@
  *
  * Node raises its own limit to the hard one before any of our code runs; the parent, which passed it on, is the best witness.
  */
+import { readdirSync } from 'node:fs';
+
 import { fileLimits, setFileLimits } from '../os/process.ts';
 
 const USUAL_LIMIT = 1024;
@@ -30,5 +32,15 @@ export function aboveLimit(pid: number, number: number, put: () => number): numb
     return put();
   } finally {
     setFileLimits(pid, limits);
+  }
+}
+
+/** No number below the limit is free. */
+export function isFull(pid: number): boolean {
+  const limit = fileLimits(pid)?.soft ?? Infinity;
+  try {
+    return readdirSync(`/proc/${pid}/fd`).filter((name) => Number(name) < limit).length >= limit;
+  } catch {
+    return false;
   }
 }

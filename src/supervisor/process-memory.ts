@@ -13,10 +13,10 @@
  * copied to a store of ours in time ({@link ClientSpace.preserve}), so that DMA through it goes on.
  */
 import { Errno } from '../base/errno.ts';
-import { PAGE_BYTES, hex } from '../base/position.ts';
+import { PAGE_BYTES, hex, USER_END } from '../base/position.ts';
 import type { AddressSpace, Backing, PageRun } from '../base/task.ts';
-import { closeFile, openPath, readAt, writeAt } from '../os/files.ts';
-import { O_RDONLY, O_RDWR, USER_END } from '../os/numbers.ts';
+import { closeFile, openPath, readAt, readText, writeAt } from '../os/files.ts';
+import { O_RDONLY, O_RDWR } from '../os/numbers.ts';
 import {
   parseMapping,
   PIECE,
@@ -31,6 +31,8 @@ import type { PinnedMemory } from '../kernel/kernel.ts';
 import { forgetReadAhead, readAhead } from './read-ahead.ts';
 import { preservePages, type Store } from './page-store.ts';
 import type { SharedMemories } from './shared-memory.ts';
+
+const KIB_PER_PAGE = PAGE_BYTES / 1024;
 
 /** What all address spaces of a run share. */
 export type ClientMemory = {
@@ -88,6 +90,13 @@ export class ClientSpace implements AddressSpace {
   readonly users = new Set<number>();
   pinnedPages = 0;
   lockedPages = 0;
+
+  /** VmLck as the host has it. */
+  get lockedByItself(): number {
+    const kilobytes = /^VmLck:\s+(\d+)/m.exec(readText(`/proc/${this.pid}/status`) ?? '')?.[1];
+    return this.#exited ? 0 : Number(kilobytes ?? 0) / KIB_PER_PAGE;
+  }
+
   /** thread that makes the current call; 0 outside of its calls */
   caller = 0;
   /** An exec may be under way, after which the caller's number stands for the new program: what was read may be its. */

@@ -7,12 +7,35 @@
  */
 import { closeFile, EPOLLIN, identifyPath, openPath, readText, type PollSet } from '../os/files.ts';
 import { O_DIRECTORY, O_RDONLY } from '../os/numbers.ts';
-import { compareAddressSpaces, isThreadOf, openProcess, signalProcess } from '../os/process.ts';
+import {
+  compareAddressSpaces,
+  isThreadOf,
+  memlockLimit,
+  openProcess,
+  signalProcess,
+} from '../os/process.ts';
+import type { ResourceLimits } from '../base/task.ts';
 import type { OpenEntry } from './files.ts';
 import { ClientSpace, type ClientMemory } from './process-memory.ts';
 
 /** Those that Linux 7.3 knows, CAP_CHECKPOINT_RESTORE the last (include/uapi/linux/capability.h). */
 export const ALL_CAPABILITIES = (1n << 41n) - 1n;
+
+/** Limits of a process, as they last were once it has ended. */
+class ProcessLimits implements ResourceLimits {
+  readonly #process: ClientProcess;
+  #memlock: number;
+
+  constructor(process: ClientProcess) {
+    this.#process = process;
+    this.#memlock = memlockLimit(process.pid);
+  }
+
+  get memlock(): number {
+    if (processAlive(this.#process)) this.#memlock = memlockLimit(this.#process.pid);
+    return this.#memlock;
+  }
+}
 
 export class ClientProcess {
   readonly pid: number;
@@ -24,10 +47,16 @@ export class ClientProcess {
   rootCapabilities = ALL_CAPABILITIES;
   /** threads whose exec was let through and may still come; each that calls again, or has ended, has failed, or the space is another */
   readonly execs = new Set<number>();
+  #limits: ResourceLimits | undefined;
 
   constructor(pid: number) {
     this.pid = pid;
     this.pidfd = openProcess(pid);
+  }
+
+  /** Asked for by its own calls first: what they were then is known when it has ended. */
+  get limits(): ResourceLimits {
+    return (this.#limits ??= new ProcessLimits(this));
   }
 
   /** What its file numbers [first, last] stand for is not known any more. */
@@ -60,6 +89,8 @@ export type ThreadStatus = {
   readonly parent: number;
   /** file-system user and group, which permission checks use */
   readonly uid: number;
+  /** who pays for locked pages */
+  readonly realUid: number;
   readonly gid: number;
   readonly groups: readonly number[];
   /** effective capabilities, one bit each */
@@ -82,6 +113,7 @@ export function threadStatus(tid: number): ThreadStatus | undefined {
     pid: Number(field('Tgid')[0]),
     parent: Number(field('PPid')[0]),
     uid: Number(field('Uid')[3]),
+    realUid: Number(field('Uid')[0]),
     gid: Number(field('Gid')[3]),
     groups: field('Groups').filter(Boolean).map(Number),
     capabilities: BigInt(`0x${field('CapEff')[0] ?? '0'}`),

@@ -32,21 +32,23 @@ export function createAccess({ context, task, cmd, checkRespond, respond }: Test
     checkRespond();
   } catch (error) {
     file.release();
-    throw error;
+    // The number comes first (get_unused_fd_flags), and its lack is always ENOMEM here.
+    throw error instanceof Errno && task.tableIsFull ? tableFull() : error;
   }
   const fd = installAccess(task, file);
   cmd.u.write('create_access', { out_access_fd: fd, flags });
   respond();
 }
 
-/** The test driver answers ENOMEM whatever keeps the file out of the client's table. */
 function installAccess(task: Task, file: AccessFile): number {
   try {
     return task.install(file, { cloexec: true });
   } catch (error) {
-    throw error instanceof Errno ? new Errno('ENOMEM', error.message) : error;
+    throw error instanceof Errno ? tableFull() : error;
   }
 }
+
+const tableFull = (): Errno => new Errno('ENOMEM', "the client's table takes no further file");
 
 export function accessReplaceIoas({ task, cmd }: TestCmd): undefined {
   accessOf(task, cmd.id).access.replace(cmd.u.read('access_replace_ioas').ioas_id);

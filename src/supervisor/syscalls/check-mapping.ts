@@ -6,9 +6,9 @@
  * After do_mmap (mm/mmap.c), ksys_mmap_pgoff and arch_get_unmapped_area.
  */
 import { Errno } from '../../base/errno.ts';
-import { hex, PAGE_BYTES } from '../../base/position.ts';
+import { hex, PAGE_BYTES, USER_END } from '../../base/position.ts';
 import { openFlags } from '../../os/files.ts';
-import { O_ACCMODE, O_RDONLY, O_RDWR, O_WRONLY, USER_END } from '../../os/numbers.ts';
+import { O_ACCMODE, O_RDONLY, O_RDWR, O_WRONLY } from '../../os/numbers.ts';
 import { mappingsOf } from '../../os/process.ts';
 import type { OpenEntry } from '../files.ts';
 import type { ClientThread } from '../process-table.ts';

@@ -1,7 +1,7 @@
 /** read, write and their kin on files whose data we make; dup of such files, which must stay at numbers that are seen. */
 import { Errno } from '../../base/errno.ts';
-import { hex } from '../../base/position.ts';
-import { NR, USER_END } from '../../os/numbers.ts';
+import { hex, USER_END } from '../../base/position.ts';
+import { NR } from '../../os/numbers.ts';
 import { beginCall, type Call } from '../call.ts';
 import { CONTINUE, type Context } from '../context.ts';
 import { aboveLimit } from '../file-limit.ts';

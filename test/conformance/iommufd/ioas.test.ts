@@ -234,6 +234,44 @@ engineTest('IOMMU_IOAS_COPY: refusals in the order of iommufd_ioas_copy', (s) =>
   copy({ src_iova: PAGE + 0x800n, length: PAGE, flags: uapi.IOMMU_IOAS_MAP_READABLE });
 });
 
+engineTest('IOMMU_IOAS_COPY: borders between slices are looked at by a domain alone', (s) => {
+  const [source, target, bare] = [s.ioas(), s.ioas(), s.ioas()];
+  const buffer = s.client.allocate(4);
+  s.map(source, buffer, 0x7ffn, { iova: 0x10000n });
+  s.map(source, buffer + 2n * PAGE, 1n, { iova: 0x107ffn });
+  s.mockDomain(target);
+  const copy = (to: number): unknown =>
+    s.ioctl('IOMMU_IOAS_COPY', {
+      flags: READ_WRITE,
+      src_ioas_id: source,
+      src_iova: 0x10000n,
+      dst_ioas_id: to,
+      length: 0x800n,
+    });
+  refuses('ENXIO', () => copy(target));
+  refuses('ENOENT', () => s.unmap(target, 2n ** 24n, PAGE));
+  copy(bare);
+  assert.equal(s.unmap(bare, 0n, MAX), 0x800n);
+});
+
+engineTest('IOMMU_IOAS_MAP: more pages than the kernel can count', (s) => {
+  const ioas = s.ioas();
+  // The length and what lies before it in the first page, rounded up to pages, must fit 64 bits.
+  for (const [address, length] of [
+    [4095n, MAX - PAGE],
+    [2n, MAX - PAGE],
+  ] as const) {
+    refuses('EOVERFLOW', () => s.map(ioas, address, length, { iova: 0n }));
+  }
+  for (const [address, length] of [
+    [1n, MAX - PAGE],
+    [4095n, MAX - 2n * PAGE],
+  ] as const) {
+    s.map(ioas, address, length, { iova: 0n });
+    assert.equal(s.unmap(ioas, 0n, MAX), length);
+  }
+});
+
 engineTest('IOMMU_IOAS_MAP: refusals in the order of iommufd_ioas_map', (s) => {
   const ioas = s.ioas();
   const buffer = s.client.allocate(4);
