@@ -51,6 +51,8 @@ export type AddressSpace = UserMemory & {
    * EFAULT if any page is not mapped, may not be read, or (with `write`) may not be written, and after exit.
    */
   resolve(page: number, count: number, write: boolean): PageRun[];
+  /** Memory of a device may be mapped in it: it can be copied from and to, and not be pinned. */
+  readonly mayShowDevices: boolean;
   /** Pages that are pinned on behalf of this mm (mm->pinned_vm, VmPin); kept by iommufd/accounting.ts. */
   pinnedPages: number;
   /** Pages that are charged to this mm's limit (mm->locked_vm, VmLck); kept by iommufd/accounting.ts. */

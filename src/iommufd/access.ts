@@ -8,6 +8,7 @@
  * After the access half of drivers/iommu/iommufd/device.c.
  */
 import { Errno } from '../base/errno.ts';
+import type { AddressSpace } from '../base/task.ts';
 import { MAX_ADDRESS, firstOf, hex, lastOf, offsetOf, pageOf } from '../base/position.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
 import type { Area, PagesByte } from './area.ts';
@@ -33,7 +34,7 @@ type Part = { readonly area: Area; readonly first: bigint; readonly last: bigint
 export type RwOptions = {
   readonly write: boolean;
   /** memory of the thread that calls: where it is the source it is copied by address (copy_from_user) */
-  readonly caller?: object;
+  readonly caller?: AddressSpace;
   /** not by address all the same (__IOMMUFD_ACCESS_RW_SLOW_PATH) */
   readonly slow?: boolean;
 };
@@ -272,7 +273,7 @@ function copiedFromLiving(
   pages: Pages,
   start: PagesByte,
   copy: Copy,
-  caller: object | undefined,
+  caller: AddressSpace | undefined,
 ): boolean {
   const { source } = pages;
   if (source.kind !== 'user' || source.memory.knownExited) return false;

@@ -155,12 +155,12 @@ export class Pages {
   copyPage(
     start: { index: number; offset: number },
     { bytes, write }: Copy,
-    caller: object | undefined,
+    caller: AddressSpace | undefined,
   ): void {
     const { source } = this;
     if (source.kind !== 'user') throw new Error('only memory of a process is copied page by page');
     this.#pinning.faults.point('EINVAL', 'copying within a page');
-    if (source.memory === caller) {
+    if (source.memory === caller && !caller.mayShowDevices) {
       copyUser(source, start, { bytes, write });
       return;
     }

@@ -83,6 +83,7 @@ export class BufferMemory implements AddressSpace {
   pinnedPages = 0;
   lockedPages = 0;
   readonly lockedByItself = 0;
+  readonly mayShowDevices = false;
   #regions: Region[] = [];
 
   /** Puts pages of a backing at an address, page aligned. */

@@ -91,6 +91,10 @@ export class ClientSpace implements AddressSpace {
   pinnedPages = 0;
   lockedPages = 0;
 
+  get mayShowDevices(): boolean {
+    return this.#memory.shared.windowsShown;
+  }
+
   /** VmLck as the host has it. */
   get lockedByItself(): number {
     const kilobytes = /^VmLck:\s+(\d+)/m.exec(readText(`/proc/${this.pid}/status`) ?? '')?.[1];

@@ -173,6 +173,8 @@ export class SharedMemories {
   readonly #pins: PinnedMemory;
   readonly #spaces = new Set<ClientSpace>();
 
+  /** some program of the run has mapped memory of a device */
+  windowsShown = false;
   readonly #isOurs: (device: number, inode: number) => boolean;
 
   /** @param isOurs the file is one of ours: a mapping of it shows memory of a device, which nobody pins (VM_PFNMAP) */

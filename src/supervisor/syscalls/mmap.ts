@@ -58,6 +58,7 @@ export function mmap(context: Context): number {
     write: (protection & PROT_WRITE) !== 0,
     execute: (protection & PROT_EXEC) !== 0,
   });
+  context.shared.windowsShown = true;
   if (entry.grants.some((held) => held.grant.backing === grant.backing)) {
     grant.release();
     return CONTINUE;

@@ -116,6 +116,13 @@ void alloc_viommu(void)
 	}
 }
 
+/* The window that was made last, and how long it is. */
+uint64_t window_of(uint64_t *offset)
+{
+	*offset = window_offset;
+	return window_length;
+}
+
 uint64_t some_window(void)
 {
 	return window_length ? window_offset : 1ull << 40;

@@ -36,7 +36,7 @@ static void edge(void)
 static const struct step in_child[] = {
 	{ alloc_ioas, 2 }, { map, 8 }, { unmap, 4 }, { device, 3 }, { access_bytes, 4 }, { change_process, 3 }, { option, 3 },
 	{ replace, 2 }, { destroy, 2 }, { vfio_map, 2 }, { alloc_hwpt, 2 }, { page_fault, 1 }, { read_faults, 1 },
-	{ open_oddly, 1 },
+	{ open_oddly, 1 }, { answer_nowhere, 1 }, { change_limits, 5 }, { show_piece, 1 }, { odd_bitmap, 1 },
 };
 
 static void run_one(const struct step *steps, int count)
@@ -120,7 +120,8 @@ static const struct step steps[] = {
 	{ access_bytes, 10 }, { limit_memory, 1 }, { vfio_ioas, 4 }, { vfio_ask, 3 }, { vfio_info, 4 }, { vfio_map, 6 },
 	{ new_memfd, 4 }, { grow_memfd, 3 }, { map_memfd, 8 }, { change_ground, 6 }, { map_ground, 8 }, { set_dirty, 3 }, { make_dirty, 4 },
 	{ get_dirty, 4 }, { copy, 8 }, { check_map, 5 }, { look_at_process, 3 }, { look_at_files, 2 }, { look_at_memory, 1 }, { change_context, 1 },
-	{ odd_test, 6 }, { open_oddly, 5 }, { map_oddly, 4 }, { hw_info, 3 }, { vfio_unmap, 4 }, { vfio_other, 1 }, { edge, 10 }, { child, 6 }, { end_child, 2 },
+	{ odd_test, 6 }, { open_oddly, 5 }, { map_oddly, 4 }, { make_queues, 4 }, { make_tracked, 4 }, { answer_nowhere, 5 }, { few_places, 3 },
+	{ watch_queue, 4 }, { look_for_edges, 6 }, { show_piece, 3 }, { drop_piece, 2 }, { map_piece, 2 }, { odd_bitmap, 5 }, { hw_info, 3 }, { vfio_unmap, 4 }, { vfio_other, 1 }, { edge, 10 }, { child, 6 }, { end_child, 2 },
 };
 
 static void fill(char *at, uint64_t factor)

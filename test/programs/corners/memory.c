@@ -271,7 +271,7 @@ void access_bytes(void)
 
 void set_dirty(void)
 {
-	struct iommu_hwpt_set_dirty_tracking cmd = { .size = sizeof(cmd), .hwpt_id = one_of(PAGING), .flags = below(percent(90) ? 2 : 8) };
+	struct iommu_hwpt_set_dirty_tracking cmd = { .size = sizeof(cmd), .hwpt_id = ready_table(), .flags = below(percent(90) ? 2 : 8) };
 
 	say(IOMMU_HWPT_SET_DIRTY_TRACKING, &cmd, "tracking %u %x", cmd.hwpt_id, cmd.flags);
 }
@@ -279,12 +279,15 @@ void set_dirty(void)
 void make_dirty(void)
 {
 	static uint8_t bits[64];
-	struct iommu_test_cmd cmd = test(IOMMU_TEST_OP_DIRTY, one_of(PAGING));
+	struct iommu_test_cmd cmd = test(IOMMU_TEST_OP_DIRTY, ready_table());
 
 	for (unsigned i = 0; i < sizeof(bits); i++)
 		bits[i] = draw();
-	cmd.dirty.iova = some_iova();
-	cmd.dirty.length = some_length();
+	uint64_t iova = some_iova(), length = some_length();
+
+	ready_range(&iova, &length);
+	cmd.dirty.iova = iova;
+	cmd.dirty.length = length;
 	cmd.dirty.page_size = percent(70) ? PAGE : 1ull << below(16);
 	cmd.dirty.uptr = (uintptr_t)bits;
 	if (cmd.dirty.length / cmd.dirty.page_size > 512)
@@ -297,12 +300,15 @@ void make_dirty(void)
 void get_dirty(void)
 {
 	static uint64_t bits[512];
-	struct iommu_hwpt_get_dirty_bitmap cmd = { .size = sizeof(cmd), .hwpt_id = one_of(PAGING), .flags = below(percent(90) ? 2 : 8) };
+	struct iommu_hwpt_get_dirty_bitmap cmd = { .size = sizeof(cmd), .hwpt_id = ready_table(), .flags = below(percent(90) ? 2 : 8) };
 	uint64_t sum = 0;
 
 	memset(bits, 0, sizeof(bits));
-	cmd.iova = percent(70) ? some_iova() & -PAGE : some_iova();
-	cmd.length = some_length();
+	uint64_t iova = percent(70) ? some_iova() & -PAGE : some_iova(), length = some_length();
+
+	ready_range(&iova, &length);
+	cmd.iova = iova;
+	cmd.length = length;
 	cmd.page_size = percent(70) ? PAGE : 1ull << below(24);
 	cmd.data = percent(97) ? (uintptr_t)bits + (percent(20) ? 8 * below(4) : 0) : 8;
 	if (cmd.length / cmd.page_size > 8 * sizeof(bits) / 2)

@@ -20,7 +20,7 @@ void page_fault(void)
 {
 	struct iommu_test_cmd cmd = test(IOMMU_TEST_OP_TRIGGER_IOPF, 0);
 
-	cmd.trigger_iopf.dev_id = one_of(IDEV);
+	cmd.trigger_iopf.dev_id = ready_device();
 	cmd.trigger_iopf.pasid = percent(80) ? ~0u : (uint32_t)below(4);
 	cmd.trigger_iopf.grpid = below(16);
 	cmd.trigger_iopf.perm = below(16);
@@ -96,7 +96,7 @@ void event(void)
 	for (int i = 0; i < n; i++) {
 		struct iommu_test_cmd cmd = test(IOMMU_TEST_OP_TRIGGER_VEVENT, 0);
 
-		cmd.trigger_vevent.dev_id = one_of(IDEV);
+		cmd.trigger_vevent.dev_id = ready_device();
 		say(IOMMU_TEST_CMD, &cmd, "%sevent of %u", i ? ", " : "", cmd.trigger_vevent.dev_id);
 	}
 }
