@@ -121,3 +121,23 @@ engineTest('files are charged like memory, a dma-buf not at all', (_root, lab) =
   s.mapFile(ioas, { fd: s.client.installMemory(memfd) }, 4n * PAGE);
   assert.equal(accounting.lockedBy(1000), 4);
 });
+
+engineTest('what a page table cannot show is found before anybody is charged', (_, lab) => {
+  const s = lab.open(lab.client({ ...PLAIN, memlockLimit: 0 }));
+  const [source, target] = [s.ioas(), s.ioas()];
+  s.mockDomain(target);
+  const buffer = s.client.allocate(3);
+  s.map(source, buffer, 0x400n, { iova: 0x10000n });
+  s.map(source, buffer + PAGE, 0x400n, { iova: 0x10400n });
+  s.map(source, buffer + 2n * PAGE, PAGE, { iova: 0x20000n });
+  const copy = (from: bigint, length: bigint): unknown =>
+    s.ioctl('IOMMU_IOAS_COPY', {
+      flags: uapi.IOMMU_IOAS_MAP_READABLE,
+      src_ioas_id: source,
+      src_iova: from,
+      dst_ioas_id: target,
+      length,
+    });
+  refuses('ENXIO', () => copy(0x10000n, 0x800n));
+  refuses('ENOMEM', () => copy(0x20000n, PAGE));
+});

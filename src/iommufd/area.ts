@@ -99,12 +99,12 @@ export class Area implements Span {
     if (domains.length === 0) return;
     if (!this.pages.isRevoked) {
       if (this.pages.isDmaBuf) this.iopt.faults.alloc('note of who shows a dma-buf');
-      this.pages.acquire(this.firstIndex, this.lastIndex);
       try {
-        for (const domain of domains) this.mapInto(domain);
+        this.pages.acquire(this.firstIndex, this.lastIndex, () => {
+          for (const domain of domains) this.mapInto(domain);
+        });
       } catch (error) {
         for (const domain of domains) domain.table.unmap(this);
-        this.pages.release(this.firstIndex, this.lastIndex);
         throw error;
       }
       this.holdsPages = true;

@@ -95,19 +95,25 @@ export class Pages {
     this.#revoked = true;
   }
 
-  /** Becomes a user of pages [first, last], pins what is not; EFAULT, EINVAL, ENOMEM, and nothing changed then. */
-  acquire(first: number, last: number): void {
+  /**
+   * Becomes a user of pages [first, last], pins what is not; EFAULT, EINVAL, ENOMEM, and nothing changed then.
+   * @param show what is done with the pinned pages before anybody is charged for them (iopt_area_fill_domain)
+   */
+  acquire(first: number, last: number, show?: () => void): void {
     const { faults, accounting } = this.#pinning;
     const added = this.#addUser(first, last);
-    if (added === 0 || this.isDmaBuf) return;
+    const charged = this.isDmaBuf ? 0 : added;
     try {
-      faults.point('ENOMEM', 'charging pinned pages');
-      accounting.charge(this.payer, added);
+      show?.();
+      if (charged > 0) {
+        faults.point('ENOMEM', 'charging pinned pages');
+        accounting.charge(this.payer, charged);
+      }
     } catch (error) {
       this.#dropUser(first, last);
       throw error;
     }
-    this.pinned += added;
+    this.pinned += charged;
   }
 
   /** Stops being a user of pages [first, last] and unpins those that nobody uses. */
