@@ -34,9 +34,14 @@ export type RunOptions = {
   readonly onOutput?: (text: string) => void;
 };
 
-function interrupted(): void {
+/** What ends those that run now: an interrupt of this script ends them all. */
+const running = new Set<() => void>();
+process.once('exit', () => {
+  for (const leave of running) leave();
+});
+process.once('SIGINT', () => {
   process.exit(130);
-}
+});
 
 /** @param command program and arguments */
 export async function runClient(command: readonly string[], options: RunOptions): Promise<Run> {
@@ -71,12 +76,10 @@ export async function runClient(command: readonly string[], options: RunOptions)
       end('SIGKILL');
     }, GRACE_MS).unref();
   }, options.limitSeconds * 1000);
-  // Whoever else runs beside it is ended by the same exit.
   const leave = (): void => {
     end('SIGTERM');
   };
-  process.once('exit', leave);
-  process.once('SIGINT', interrupted);
+  running.add(leave);
   const output: Buffer[] = [];
   const errors: Buffer[] = [];
   child.stdout.on('data', (chunk: Buffer) => {
@@ -89,8 +92,7 @@ export async function runClient(command: readonly string[], options: RunOptions)
     child.once('close', resolve);
   });
   clearTimeout(limit);
-  process.off('exit', leave);
-  process.off('SIGINT', interrupted);
+  running.delete(leave);
   return {
     output: Buffer.concat(output).toString(),
     errors: Buffer.concat(errors).toString(),

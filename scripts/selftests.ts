@@ -90,8 +90,8 @@ function withoutHugePages(report: Report, hugePages: HugePages): number {
   return lost.length;
 }
 
-/** What one process of a program did. */
-type Part = { readonly run: Run; readonly report: Report };
+/** What one process of a program did, and how many tests it was to run; undefined for all. */
+type Part = { readonly run: Run; readonly report: Report; readonly asked: number | undefined };
 
 /** Runs a program whole, or in parts at the same time. */
 async function runParts(folder: string, program: string): Promise<Part[]> {
@@ -106,7 +106,8 @@ async function runParts(folder: string, program: string): Promise<Part[]> {
   const runs = parts.map(async (tests): Promise<Part> => {
     const command = [path, ...tests.flatMap((name) => ['-r', name])];
     const run = await runClient(command, { limitSeconds, merged: true, onOutput });
-    return { run, report: parseTap(run.output) };
+    const asked = tests.length === 0 ? undefined : tests.length;
+    return { run, report: parseTap(run.output), asked };
   });
   return Promise.all(runs);
 }
@@ -140,10 +141,11 @@ async function runProgram(folder: string, program: string, hugePages: HugePages)
       `${program}: above the floor of ${floor}; raise it in scripts/selftests-floor.json`,
     );
   }
-  const complete = parts.every(
-    ({ report, run }) =>
-      report.planned !== undefined && report.running === undefined && !run.timedOut,
-  );
+  const complete = parts.every(({ report: { planned, running }, run, asked }) => {
+    const lost = asked !== undefined && planned !== undefined && planned !== asked;
+    if (lost) console.log(`${program}: ${planned} tests ran where ${asked} were asked for`);
+    return planned !== undefined && running === undefined && !run.timedOut && !lost;
+  });
   return ours.pass >= floor && complete;
 }
 

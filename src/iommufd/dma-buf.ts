@@ -109,7 +109,7 @@ function readName(task: Task, argument: bigint): string {
   while (letters.length < DMA_BUF_NAME_LEN) {
     task.memory.copyIn(argument + BigInt(letters.length), letter);
     const [code = 0] = letter;
-    if (code === 0) return String.fromCharCode(...letters);
+    if (code === 0) return new TextDecoder().decode(Uint8Array.from(letters));
     letters.push(code);
   }
   throw new Errno('EINVAL', `the name of a dma-buf has at most ${DMA_BUF_NAME_LEN - 1} bytes`);

@@ -4,9 +4,13 @@
  * Users: the table, and the open file. The file keeps the context alive.
  * After the common part of drivers/iommu/iommufd/eventq.c.
  */
+import { Errno } from '../base/errno.ts';
 import type { OpenFile, ReadBuffer, Task, WriteBuffer } from '../base/task.ts';
 import type { Context } from './context.ts';
 import { IommufdObject } from './object.ts';
+
+/** Who asks for a queue, and whether the answer has a place. */
+type Opener = { readonly task: Task; readonly checkRespond: () => void };
 
 export abstract class EventQueue extends IommufdObject {
   readonly context: Context;
@@ -23,8 +27,12 @@ export abstract class EventQueue extends IommufdObject {
   write?(buffer: WriteBuffer): number;
 
   /** Makes the file; the last step before the object is published, as nothing can take a file back from a client. */
-  openFile(task: Task, name: string, link: string): number {
+  openFile({ task, checkRespond }: Opener, name: string, link: string): number {
+    if (task.tableIsFull) {
+      throw new Errno('EMFILE', "the client's table takes no further file (RLIMIT_NOFILE)");
+    }
     this.context.environment.faults.alloc(name);
+    checkRespond();
     // What the file holds is given back by its release, also where the client's table does not take it.
     this.#file = new EventFile(this, { name, link });
     this.users++;

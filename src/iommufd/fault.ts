@@ -189,9 +189,8 @@ export function faultAlloc({
 }: Ucmd<iommu_fault_alloc>): undefined {
   if (cmd.flags !== 0) throw unknownFlags(cmd.flags);
   context.objects.create(new Fault(context), (fault) => {
-    checkRespond();
     cmd.out_fault_id = fault.id;
-    cmd.out_fault_fd = fault.openFile(task, 'fault queue', 'iommufd-pgfault');
+    cmd.out_fault_fd = fault.openFile({ task, checkRespond }, 'fault queue', 'iommufd-pgfault');
     respond();
   });
 }

@@ -138,9 +138,12 @@ export function veventqAlloc({
   if (other !== undefined)
     throw new Errno('EEXIST', `${String(viommu)} has ${String(other)} of this type already`);
   context.objects.create(new Veventq(viommu, cmd.type, cmd.veventq_depth), (queue) => {
-    checkRespond();
     cmd.out_veventq_id = queue.id;
-    cmd.out_veventq_fd = queue.openFile(task, 'event queue', 'iommufd-viommu-event');
+    cmd.out_veventq_fd = queue.openFile(
+      { task, checkRespond },
+      'event queue',
+      'iommufd-viommu-event',
+    );
     respond();
   });
 }

@@ -111,7 +111,8 @@ export class Call implements Task {
   }
 
   get tableIsFull(): boolean {
-    return isFull(this.pid);
+    const { process, files: numbers } = this.thread;
+    return isFull(this.pid, this.#context.files.replaceable({ owner: process, numbers }));
   }
 
   /**

@@ -17,15 +17,17 @@ export function clientFileLimit(): number {
 }
 
 /**
- * Puts a file at a number that the filter looks at, though the client may have lowered its limit below: it gets room for a
- * moment. The filter of a program that runs cannot be changed.
+ * Puts a file at a number that the filter looks at, though the client's limit may lie below: it gets room for a moment, as
+ * long as it has fewer files open than it may. The filter of a program that runs cannot be changed.
+ *
+ * Another thread of the client that reads or sets the limit in that moment reads the higher one, or sets it in vain.
  * @param put answers the number, or a negative errno
  */
 export function aboveLimit(pid: number, number: number, put: () => number): number {
   const result = put();
   if (result >= 0) return result;
   const limits = fileLimits(pid);
-  if (limits === undefined || limits.soft > number) return result;
+  if (limits === undefined || limits.soft > number || countFiles(pid) >= limits.soft) return result;
   const hard = Math.max(limits.hard, number + 1);
   if (setFileLimits(pid, { soft: number + 1, hard }) < 0) return result;
   try {
@@ -35,12 +37,20 @@ export function aboveLimit(pid: number, number: number, put: () => number): numb
   }
 }
 
-/** No number below the limit is free. */
-export function isFull(pid: number): boolean {
+/**
+ * No number below the limit is free.
+ * @param left files of ours there that a new one may replace
+ */
+export function isFull(pid: number, left: number): boolean {
   const limit = fileLimits(pid)?.soft ?? Infinity;
+  return countFiles(pid, limit) - left >= limit;
+}
+
+/** Files that a process has open at numbers below `end`; 0 where nobody may look. */
+function countFiles(pid: number, end = Infinity): number {
   try {
-    return readdirSync(`/proc/${pid}/fd`).filter((name) => Number(name) < limit).length >= limit;
+    return readdirSync(`/proc/${pid}/fd`).filter((name) => Number(name) < end).length;
   } catch {
-    return false;
+    return 0;
   }
 }

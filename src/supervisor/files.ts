@@ -196,13 +196,9 @@ export class FileTable {
     throw new Errno(full ? 'EMFILE' : 'ENOMEM', refusalOf(number, this.streamFloor));
   }
 
-  /** The number that Linux would give comes first: without one the table takes no further file. */
   #handStream(entry: OpenEntry, fd: number, install: Installer, table: Table): number {
-    const placeholder = this.#placeholders.install(table, install);
-    if (typeof placeholder === 'number') return placeholder;
     const number = install(fd, this.#freeStream(table.numbers), false);
-    if (number < 0) this.#placeholders.leave(table, placeholder);
-    else entry.placeholder = placeholder;
+    if (number >= 0) entry.placeholder = this.#placeholders.install(table, install);
     return number;
   }
 
@@ -226,6 +222,11 @@ export class FileTable {
     const number = install(fd, this.#freeStream(numbers, least), true);
     closeFile(fd);
     return number === EBADF ? EMFILE : number;
+  }
+
+  /** How many files of a table only wait to be replaced by the next one. */
+  replaceable(table: Table): number {
+    return this.#placeholders.count(table);
   }
 
   /** A client is about to close a stream: the number that it stood for is free for the next file of ours. */

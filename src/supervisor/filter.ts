@@ -37,7 +37,6 @@ const F_DUPFD_CLOEXEC = 1030;
 const F_SETPIPE_SZ = 1031;
 const F_GETPIPE_SZ = 1032;
 const FIONREAD = 0x541b;
-const FIOASYNC = 0x5452;
 const HIGHEST_FD = 0x7fffffff;
 
 /** Data of our devices at this offset (high half of the 64-bit offset, lower 16 bits free) is read and written by us. */
@@ -95,8 +94,7 @@ const IOCTL: readonly (Instruction | string)[] = [
   ['equal', DMA_BUF_TYPE, 'look'],
   // What a pipe answers, and no stream of ours.
   ['load', dataLow(1)],
-  ['equal', FIONREAD, 'stream'],
-  ['equal', FIOASYNC, 'stream', 'allow'],
+  ['equal', FIONREAD, 'stream', 'allow'],
 ];
 
 const MMAP: readonly (Instruction | string)[] = [
@@ -148,8 +146,10 @@ export function buildFilter(streamFloor: number): Uint8Array {
     ...MOVING_CALLS.flatMap(([name, , argument]): (Instruction | string)[] => [
       `${name}:`,
       ['load', dataLow(argument)],
-      ['atLeast', streamFloor, 'look', 'stream'],
+      ['atLeast', streamFloor, 'second number', 'stream'],
     ]),
+    'second number:',
+    ['greater', HIGHEST_FD, 'stream', 'look'],
 
     'clone:',
     ['load', dataLow(0)],

@@ -109,12 +109,13 @@ class Walk {
       }
       const last = this.#rest.length === 0;
       const next = `${this.#at}/${component}`;
+      const asFile = last && !trailing;
       const node = this.#context.names.lookup(next);
-      if (node !== undefined) return nodeAt(next, node, last && !trailing);
+      if (node !== undefined) return nodeAt(next, node, asFile);
       if (this.#context.names.folders.has(next)) return this.#inFolder(next);
       const status = last ? PROCESS_STATUS.exec(next) : null;
       if (status !== null) return { kind: 'status', path: next, pid: Number(status[1]) };
-      const step = this.#step(next, { last, follow: !last || follow || trailing });
+      const step = this.#step(next, { last: asFile, follow: !asFile || follow });
       if (step !== 'on') return step;
     }
     return undefined;

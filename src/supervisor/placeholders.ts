@@ -21,20 +21,25 @@ export type Placeholder = {
 export class Placeholders {
   readonly #left = new WeakMap<object, Placeholder[]>();
 
-  /** Takes the number that a file would get now; a negative errno if the table is full. */
-  install(table: Table, install: Installer): Placeholder | number {
+  /** Takes the number that a file would get now; undefined if the table is full. */
+  install(table: Table, install: Installer): Placeholder | undefined {
     const fd = createMemfd('placeholder of a stream');
-    if (fd < 0) return fd;
+    if (fd < 0) return undefined;
     identifyFile(fd);
     const { device, inode } = identity;
     const number = install(fd, this.reusable(table), false);
     closeFile(fd);
-    return number < 0 ? number : { number, device, inode };
+    return number < 0 ? undefined : { number, device, inode };
   }
 
   /** The stream that a placeholder stood for is closed in this table. */
   leave({ owner }: Table, placeholder: Placeholder): void {
     this.#left.set(owner, [...(this.#left.get(owner) ?? []), placeholder]);
+  }
+
+  /** How many left placeholders are still there. */
+  count({ owner, numbers }: Table): number {
+    return (this.#left.get(owner) ?? []).filter((each) => isThere(each, numbers)).length;
   }
 
   /** The lowest number with nothing but a left placeholder, if no lower one is free; the table forgets it. */

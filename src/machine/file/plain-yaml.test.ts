@@ -48,6 +48,7 @@ test('parsePlainYaml leaves what is not plainly regular to the whole parser', ()
     'a: {b: 1}',
     '"a": 1',
     'a: |\n\n  x',
+    'a: { null: 0 }',
   ]) {
     assert.equal(parsePlainYaml(text), undefined, JSON.stringify(text));
   }

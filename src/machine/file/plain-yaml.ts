@@ -160,8 +160,8 @@ function flowMap(inside: string, at: Place): Tree {
   for (const part of inside.split(', ')) {
     const match = /^([A-Za-z][\w-]*): ([\w./:+-]+)$/.exec(part);
     const [, name, text] = match ?? [];
-    if (name === undefined || text === undefined || pairs.some((pair) => pair.name === name))
-      return refuse();
+    if (name === undefined || text === undefined || NULLS.has(name)) return refuse();
+    if (pairs.some((pair) => pair.name === name)) return refuse();
     const value = {
       kind: 'scalar',
       at: { line: at.line, column: column + name.length + 2 },

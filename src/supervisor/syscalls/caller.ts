@@ -6,11 +6,26 @@ import type { ClientThread } from '../process-table.ts';
 
 const ENOENT = 2;
 
-/** The caller and our file behind its file number; undefined if the file is the host's. EBADF if there is none. */
-export function callerAndFile(
-  context: Context,
-  fd: number,
-): { readonly thread: ClientThread; readonly entry: OpenEntry } | undefined {
+export type Caller = { readonly thread: ClientThread; readonly entry: OpenEntry };
+
+/** The caller and our file behind its file number; undefined if the file is the host's, or none. */
+export function callerAndFile(context: Context, fd: number): Caller | undefined {
+  const found = lookUp(context, fd);
+  return typeof found === 'object' ? found : undefined;
+}
+
+/**
+ * The same for a call that asks for the file before anything else. By the time that the kernel looks, a number that was
+ * closed may be the memfd of another file of ours: EBADF.
+ */
+export function openFile(context: Context, fd: number): Caller | undefined {
+  const found = lookUp(context, fd);
+  if (found === -ENOENT) throw new Errno('EBADF', `file number ${fd} is not open`);
+  return typeof found === 'object' ? found : undefined;
+}
+
+/** @returns a negative errno for a number that is not open, and for a caller that has ended */
+function lookUp(context: Context, fd: number): Caller | undefined | number {
   const { processes, listener } = context;
   const known = processes.seen(listener.tid);
   if (known !== undefined) {
@@ -22,7 +37,5 @@ export function callerAndFile(
   const thread = processes.thread(listener.tid);
   if (thread === undefined) return undefined;
   const entry = fileOf(context, thread, fd);
-  // By the time that the kernel looks the number may be the memfd of another file of ours.
-  if (entry === -ENOENT) throw new Errno('EBADF', `file number ${fd} is not open`);
-  return typeof entry === 'object' ? { thread, entry } : undefined;
+  return typeof entry === 'object' ? { thread, entry } : entry;
 }

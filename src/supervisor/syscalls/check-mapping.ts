@@ -24,6 +24,7 @@ export type MmapArguments = {
 };
 
 export const PROT_WRITE = 2;
+export const PROT_EXEC = 4;
 export const MAP_GROWSDOWN = 0x100n;
 const MAP_TYPE = 0x0fn;
 const MAP_SHARED = 1;
@@ -49,7 +50,7 @@ type Subject = {
 /**
  * @returns length of the mapping, in bytes, and whether others see what is written to it; nothing can be written, and the
  *   kernel counts it as not shared, where the file is open for reading only
- * @throws Errno EINVAL, ENOMEM, EEXIST, EOVERFLOW, EOPNOTSUPP, EACCES
+ * @throws Errno EINVAL, ENOMEM, EEXIST, EOVERFLOW, EOPNOTSUPP, EACCES, EPERM
  */
 export function checkMapping(
   subject: Subject,
@@ -75,6 +76,9 @@ export function checkMapping(
   const shared = type !== MAP_PRIVATE;
   if (type === MAP_SHARED_VALIDATE) checkFlags(subject, flags);
   const canWrite = checkAccess(subject, shared && (wanted.protection & PROT_WRITE) !== 0);
+  if (subject.entry.path === undefined && (wanted.protection & PROT_EXEC) !== 0) {
+    throw new Errno('EPERM', `${subject.entry.link} lies where nothing can be executed`);
+  }
   return { length, shared: shared && canWrite };
 }
 
@@ -123,8 +127,10 @@ function checkFlags({ entry }: Subject, flags: bigint): void {
 }
 
 /** @returns the file can be written */
-function checkAccess({ thread, fd }: Subject, writes: boolean): boolean {
-  const access = (openFlags(thread.tid, fd) ?? O_RDWR) & O_ACCMODE;
+function checkAccess({ thread, fd, entry }: Subject, writes: boolean): boolean {
+  // The pipe behind a stream is open in another way than the stream.
+  const flags = entry.pipe === undefined ? openFlags(thread.tid, fd) : undefined;
+  const access = (flags ?? O_RDWR) & O_ACCMODE;
   const canWrite = access === O_RDWR || access === O_WRONLY;
   if (writes && !canWrite) {
     throw new Errno('EACCES', `file number ${fd} is not open for writing`);

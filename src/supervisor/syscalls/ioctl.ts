@@ -2,13 +2,13 @@
 import { Errno } from '../../base/errno.ts';
 import { beginCall } from '../call.ts';
 import { CONTINUE, type Context } from '../context.ts';
-import { callerAndFile } from './caller.ts';
+import { openFile } from './caller.ts';
 import { returnGrants } from './mmap.ts';
 
 export function ioctl(context: Context): number {
   const { listener } = context;
   const fd = listener.int(0);
-  const found = callerAndFile(context, fd);
+  const found = openFile(context, fd);
   if (found === undefined) return CONTINUE;
   const { file, link } = found.entry;
   const call = beginCall(context, found.thread, () => [`${fd}<${link}>`]);

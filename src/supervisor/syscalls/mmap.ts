@@ -22,9 +22,14 @@ import { beginCall } from '../call.ts';
 import { CONTINUE, type Context } from '../context.ts';
 import type { Grant, OpenEntry } from '../files.ts';
 import { callerAndFile } from './caller.ts';
-import { checkMapping, MAP_GROWSDOWN, PROT_WRITE, type MmapArguments } from './check-mapping.ts';
+import {
+  checkMapping,
+  MAP_GROWSDOWN,
+  PROT_EXEC,
+  PROT_WRITE,
+  type MmapArguments,
+} from './check-mapping.ts';
 
-const PROT_EXEC = 4;
 const MOST = 1 << 26;
 
 export function mmap(context: Context): number {

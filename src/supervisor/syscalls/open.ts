@@ -92,8 +92,10 @@ export function open(context: Context): number {
   if (found === undefined) return CONTINUE;
   if (found.kind === 'status') return openStatus(context, found.pid, flags);
   if (found.kind === 'real') return openReal(context, found, flags);
-  // The link itself is the host's.
-  if (found.kind === 'file' && !found.followed && (flags & O_PATH) !== 0) return CONTINUE;
+  // The link itself is the host's, and what cannot be opened is a place there as well as here.
+  if (found.kind === 'file' && (flags & O_PATH) !== 0) {
+    if (!found.followed || found.entry.path === undefined) return CONTINUE;
+  }
   const call = beginCall(context, undefined, () => [
     ...pathText(context.listener.nr === NR.open, directory, path),
     flagText(flags),

@@ -58,8 +58,8 @@ function opening(directory: number, address: bigint, flags: number): Opening | u
 }
 
 /**
- * The flags of an openat2. What is wrong with the struct is found before the path is looked at, by the host as well; roots of
- * its own are left to it too: nothing of ours lies below them.
+ * The flags of an openat2. What is wrong with the struct is found before the path is looked at, by the host as well; paths
+ * that stay below a folder (RESOLVE_BENEATH, RESOLVE_IN_ROOT) are left to it too (docs/divergence.md).
  */
 function readHow(tid: number, address: bigint, size: bigint): number | undefined {
   if (size < OPEN_HOW_SIZE || size > OPEN_HOW_MOST) return undefined;

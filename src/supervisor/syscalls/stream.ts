@@ -6,14 +6,15 @@ import { beginCall, type Call } from '../call.ts';
 import { CONTINUE, type Context } from '../context.ts';
 import { aboveLimit } from '../file-limit.ts';
 import type { OpenEntry } from '../files.ts';
+import { identifyEntry } from '../../os/files.ts';
 import { fileLimits } from '../../os/process.ts';
-import type { ClientThread } from '../process-table.ts';
-import { callerAndFile } from './caller.ts';
+import { callerAndFile, type Caller } from './caller.ts';
 
 const IOVEC_SIZE = 16;
 const UIO_MAXIOV = 1024;
 const MAX_RW_COUNT = 0x7fff_f000;
 const RWF_HIPRI = 1;
+const SPLICE_FLAGS = 0xf;
 const F_DUPFD = 0;
 const F_DUPFD_CLOEXEC = 1030;
 
@@ -138,9 +139,20 @@ export function readWrite(context: Context): number {
 /** Bytes from file to file: our streams have no pages to give or take (splice_read, splice_write). */
 export function move(context: Context): number {
   const { listener } = context;
-  for (const argument of [0, listener.nr === NR.splice ? 2 : 1]) {
+  // Nothing is always moved, save by sendfile.
+  const lengthAt = listener.nr === NR.splice ? 4 : 2;
+  if (listener.nr !== NR.sendfile && listener.word(lengthAt) === 0n) return CONTINUE;
+  const second = listener.nr === NR.splice ? 2 : 1;
+  for (const argument of [0, second]) {
     const found = streamAt(context, argument);
     if (found === undefined) continue;
+    const other = listener.int(argument === 0 ? second : 0);
+    if (identifyEntry(found.thread.files, other) < 0) {
+      throw new Errno('EBADF', `file number ${other} is not open`);
+    }
+    if (listener.nr === NR.sendfile && argument === 1 && listener.word(2) !== 0n) {
+      throw new Errno('ESPIPE', `${found.entry.link} has no positions`);
+    }
     throw new Errno('EINVAL', `${found.entry.link} moves no pages, and is no pipe`);
   }
   return CONTINUE;
@@ -148,13 +160,14 @@ export function move(context: Context): number {
 
 export function vmsplice(context: Context): number {
   const found = streamAt(context, 0);
+  // What is wrong with flags the host says, and that nothing is to be moved.
+  const { listener } = context;
+  if ((listener.uint(3) & ~SPLICE_FLAGS) !== 0 || listener.word(2) === 0n) return CONTINUE;
   if (found === undefined) return CONTINUE;
   throw new Errno('EBADF', `${found.entry.link} is no pipe`);
 }
 
-type Stream = { readonly thread: ClientThread; readonly entry: OpenEntry };
-
-function streamAt(context: Context, argument: number): Stream | undefined {
+function streamAt(context: Context, argument: number): Caller | undefined {
   const fd = context.listener.int(argument);
   const found = callerAndFile(context, fd);
   if (found?.entry.pipe === undefined) return undefined;
@@ -171,18 +184,28 @@ export function duplicate(context: Context): number {
   if (command !== F_DUPFD && command !== F_DUPFD_CLOEXEC) {
     throw new Errno('EBADF', `${found.entry.link} is no pipe`);
   }
-  const least = listener.word(2);
+  const least = listener.uint(2);
   const limit = fileLimits(found.thread.process.pid)?.soft ?? Infinity;
   if (least >= limit) {
     throw new Errno('EINVAL', `number ${least} is beyond RLIMIT_NOFILE, ${limit}`);
   }
   const cloexec = command === F_DUPFD_CLOEXEC;
-  return copyOf(context, found, { cloexec, least: Number(least) });
+  if (!hasFree(found.thread.files, least, limit)) {
+    throw new Errno('EMFILE', `no number from ${least} to ${limit} is free`);
+  }
+  return copyOf(context, found, { cloexec, least });
+}
+
+function hasFree(numbers: number, least: number, limit: number): boolean {
+  for (let number = least; number < limit; number++) {
+    if (identifyEntry(numbers, number) < 0) return true;
+  }
+  return false;
 }
 
 type Copy = { readonly cloexec: boolean; readonly least: number };
 
-function copyOf({ listener, files, current }: Context, found: Stream, how: Copy): number {
+function copyOf({ listener, files, current }: Context, found: Caller, how: Copy): number {
   const { cloexec, least } = how;
   current.opened = found.entry.link;
   const number = files.duplicate(
