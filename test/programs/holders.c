@@ -93,7 +93,8 @@ static void set_up(void)
 static void full_table(void)
 {
 	uint32_t queue[4] = { 16 }, events[8] = { 32, 0, viommu[5], VEVENTQ_SELFTEST, 8 }, access[18] = { 72, CREATE_ACCESS, ioas[2] };
-	uint32_t info[10] = { 40, 0, device[6] };
+	uint32_t info[10] = { 40, 0, device[6] }, early[4] = { 16 };
+	char *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct rlimit limit, low;
 	int first, last;
 
@@ -101,14 +102,28 @@ static void full_table(void)
 	low = limit;
 	low.rlim_cur = 256;
 	setrlimit(RLIMIT_NOFILE, &low);
+	ask(FAULT_QUEUE_ALLOC, early);
+	memcpy(page, queue, sizeof(queue));
+	mprotect(page, PAGE, PROT_READ);
 	first = last = dup(iommufd);
 	for (int next = last; next >= 0; next = dup(iommufd))
 		last = next;
 	say("queue in a full table", ask(FAULT_QUEUE_ALLOC, queue));
 	say("event queue in a full table", ask(VEVENTQ_ALLOC, events));
 	say("access in a full table", ask(TEST_CMD, access));
+	say("queue in a full table, and no place for the answer", ask(FAULT_QUEUE_ALLOC, page));
+	say("copy of a queue in a full table", dup(early[3]));
+	say("copy from a number on", fcntl(early[3], F_DUPFD, 255));
 	for (int number = first; number <= last; number++)
 		close(number);
+	int copies = 0;
+
+	while (copies < 300 && dup(early[3]) >= 0)
+		copies++;
+	printf("copies end below the limit: %d\n", copies < 256);
+	for (int number = 3; number < 2048; number++)
+		if (number != iommufd && number != (int)early[3])
+			close(number);
 	say("queue with a low limit", ask(FAULT_QUEUE_ALLOC, queue));
 	say("it has nothing", read(queue[3], window, 0));
 	say("destroy while open", destroy(queue[2]));
