@@ -329,6 +329,8 @@ const HOLDERS = [
   'no edge: 0',
   'edge: 1',
   'no edge: 0',
+  'pieces of which the first is negative, the second unreadable: -22',
+  'pieces of which the second is unreadable: -14',
   'splice: -22',
   'tee: -22',
   'vmsplice: -9',

@@ -216,6 +216,14 @@ static void queue_files(void)
 		say("edge", epoll_wait(epoll, &found, 1, 0));
 		say("no edge", epoll_wait(epoll, &found, 1, 0));
 	}
+	char *two = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct iovec *last = (struct iovec *)(two + PAGE) - 1;
+
+	munmap(two + PAGE, PAGE);
+	*last = (struct iovec){ bytes, -1 };
+	say("pieces of which the first is negative, the second unreadable", readv(events[6], last, 2));
+	last->iov_len = 12;
+	say("pieces of which the second is unreadable", readv(events[6], last, 2));
 	pipe(ends);
 	say("splice", splice(events[6], NULL, ends[1], NULL, 12, SPLICE_F_NONBLOCK));
 	say("tee", tee(events[6], ends[1], 12, SPLICE_F_NONBLOCK));

@@ -34,15 +34,8 @@ function pieces({ listener }: Context, call: Call): Piece[] {
   }
   const count = listener.uint(2);
   if (count > UIO_MAXIOV) throw new Errno('EINVAL', `${count} pieces; at most ${UIO_MAXIOV}`);
-  const bytes = new Uint8Array(count * IOVEC_SIZE);
-  call.memory.copyIn(listener.word(1), bytes);
-  const view = new DataView(bytes.buffer);
   let left = MAX_RW_COUNT;
-  const found = Array.from({ length: count }, (_, i) => {
-    const address = view.getBigUint64(i * IOVEC_SIZE, true);
-    const wanted = view.getBigUint64(i * IOVEC_SIZE + 8, true);
-    if (BigInt.asIntN(64, wanted) < 0n)
-      throw new Errno('EINVAL', `piece ${i} has a negative length`);
+  const found = readVector(call, listener.word(1), count).map(({ address, wanted }) => {
     const length = shorten(wanted, left);
     // One piece alone is cut to what can be moved before it is looked at (import_ubuf).
     checkRange(address, count === 1 ? BigInt(length) : wanted);
@@ -50,6 +43,31 @@ function pieces({ listener }: Context, call: Call): Piece[] {
     return { address, length };
   });
   return left === MAX_RW_COUNT ? [] : found;
+}
+
+type Entry = { readonly address: bigint; readonly wanted: bigint };
+
+/** Entry by entry: a negative length is EINVAL, unless one before it cannot be read (copy_iovec_from_user). */
+function readVector({ memory }: Call, address: bigint, count: number): Entry[] {
+  const bytes = new Uint8Array(count * IOVEC_SIZE);
+  const view = new DataView(bytes.buffer);
+  let unreadable: Errno | undefined;
+  try {
+    memory.copyIn(address, bytes);
+  } catch (error) {
+    if (!(error instanceof Errno)) throw error;
+    unreadable = error;
+  }
+  return Array.from({ length: count }, (_, i) => {
+    const at = i * IOVEC_SIZE;
+    if (unreadable !== undefined) {
+      memory.copyIn(address + BigInt(at), bytes.subarray(at, at + IOVEC_SIZE));
+    }
+    const wanted = view.getBigUint64(at + 8, true);
+    if (BigInt.asIntN(64, wanted) < 0n)
+      throw new Errno('EINVAL', `piece ${i} has a negative length`);
+    return { address: view.getBigUint64(at, true), wanted };
+  });
 }
 
 function checkRange(address: bigint, length: bigint): void {
