@@ -18,39 +18,14 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "calls.h"
 
-#define PAGE 4096
-#define DESTROY 0x3b80
-#define IOAS_ALLOC 0x3b81
-#define IOAS_MAP 0x3b85
-#define HWPT_ALLOC 0x3b89
-#define GET_HW_INFO 0x3b8a
-#define FAULT_QUEUE_ALLOC 0x3b8e
-#define IOAS_MAP_FILE 0x3b8f
-#define VIOMMU_ALLOC 0x3b90
-#define VDEVICE_ALLOC 0x3b91
-#define VEVENTQ_ALLOC 0x3b93
-#define TEST_CMD 0x3ba0
-#define MOCK_DOMAIN 2
-#define CREATE_ACCESS 5
-#define TRIGGER_VEVENT 17
-#define DMABUF_GET 22
-#define NEST_PARENT 1
-#define VIOMMU_SELFTEST 0xdeadbeef
-#define VEVENTQ_SELFTEST 0xbeefbeef
 #define DMA_BUF_SYNC 0x40086200
 #define DMA_BUF_SET_NAME 0x40086201
 
 static int iommufd;
 static uint32_t ioas[3] = { 12 }, device[18] = { 72, MOCK_DOMAIN }, viommu[10] = { 40, 0, VIOMMU_SELFTEST };
 static uint64_t window[3];
-
-static long say(const char *what, long result)
-{
-	printf("%s: %ld\n", what, result < 0 ? -errno : result);
-	fflush(stdout);
-	return result;
-}
 
 static int ask(unsigned long number, void *words)
 {
@@ -198,7 +173,7 @@ static void event(void)
 static void queue_files(void)
 {
 	uint32_t vdevice[6] = { 24, viommu[5], device[6], 0, 0x99 }, events[8] = { 32, 0, viommu[5], VEVENTQ_SELFTEST, 8 };
-	uint32_t nested[12] = { 48, 0, device[6], viommu[5], 0, 0, 0xdead, 8 }, replace[18] = { 72, 10, device[4] };
+	uint32_t nested[12] = { 48, 0, device[6], viommu[5], 0, 0, DATA_SELFTEST, 8 }, replace[18] = { 72, MOCK_DOMAIN_REPLACE, device[4] };
 	struct epoll_event wanted = { .events = EPOLLIN | EPOLLET }, found;
 	int epoll = epoll_create1(0), ends[2], pending;
 	char bytes[64];

@@ -23,9 +23,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "calls.h"
 
-#define IOAS_ALLOC 0x3b81
-#define DESTROY 0x3b80
 #define UNAVAILABLE 1 /* printed where the machine lacks the call */
 
 struct alloc {

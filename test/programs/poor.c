@@ -15,13 +15,9 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#include "calls.h"
 
-#define IOAS_ALLOC 0x3b81
-#define IOAS_MAP 0x3b85
-#define TEST_CMD 0x3ba0
-#define MOCK_DOMAIN 2
 #define NOBODY 65534
-#define PAGE 4096
 #define FIRST_IOVA 0x1000000
 
 static int iommufd;

@@ -15,23 +15,8 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
+#include "calls.h"
 
-#define HWPT_ALLOC 0x3b89
-#define IOAS_ALLOC 0x3b81
-#define FAULT_QUEUE_ALLOC 0x3b8e
-#define VIOMMU_ALLOC 0x3b90
-#define VDEVICE_ALLOC 0x3b91
-#define VEVENTQ_ALLOC 0x3b93
-#define TEST_CMD 0x3ba0
-#define MOCK_DOMAIN 2
-#define MOCK_DOMAIN_REPLACE 10
-#define TRIGGER_IOPF 15
-#define TRIGGER_VEVENT 17
-#define NEST_PARENT 1
-#define FAULT_ID_VALID 4
-#define DATA_SELFTEST 0xdead
-#define VIOMMU_SELFTEST 0xdeadbeef
-#define VEVENTQ_SELFTEST 0xbeefbeef
 #define FAULT_SIZE 40
 #define EVENT_SIZE 12
 
@@ -43,11 +28,6 @@ static void ask(unsigned long number, uint32_t *words)
 {
 	if (ioctl(iommufd, number, words) < 0)
 		printf("ioctl %lx: %s\n", number, strerror(errno));
-}
-
-static void say(const char *what, long result)
-{
-	printf("%s: %ld\n", what, result < 0 ? -errno : result);
 }
 
 static short events_of(int file)

@@ -17,9 +17,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define IOAS_ALLOC 0x3b81
-#define DESTROY 0x3b80
+#include "calls.h"
 
 struct alloc {
 	uint32_t size, flags, out_ioas_id;
