@@ -20,7 +20,7 @@ export function parseOptions<T extends ParseArgsConfig>(
   }
 }
 
-/** A number of at least `least`; `whole` for a count. */
+/** A number above 0; `whole` for a count. */
 export function numberOption(
   script: string,
   option: { readonly name: string; readonly text: string; readonly whole?: boolean },

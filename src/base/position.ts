@@ -10,6 +10,7 @@ import type { Span } from './range-map.ts';
 export const USER_END = 2n ** 47n - 4096n;
 
 export const PAGE_BYTES = 4096;
+export const KIB_PER_PAGE = PAGE_BYTES / 1024;
 
 /** ULONG_MAX: the last address there is. */
 export const MAX_ADDRESS = 0xffff_ffff_ffff_ffffn;

@@ -158,14 +158,16 @@ export function deviceNumber(major: number, minor: number): number {
 
 /** All mappings of a process; none where it may not be looked at. */
 export function mappingsOf(pid: number | string): Mapping[] {
-  let text: string;
   try {
-    text = readFileSync(`/proc/${pid}/maps`, 'latin1');
+    return parseMappings(readFileSync(`/proc/${pid}/maps`, 'latin1'));
   } catch {
     return [];
   }
-  return text.split('\n').flatMap((line) => parseMapping(line) ?? []);
 }
+
+/** The lines of /proc/PID/maps. */
+export const parseMappings = (text: string): Mapping[] =>
+  text.split('\n').flatMap((line) => parseMapping(line) ?? []);
 
 const PROCMAP_QUERY = 0xc0686611;
 const QUERY_SIZE = 104;

@@ -5,7 +5,7 @@ import type { CallRecord } from '../base/trace.ts';
 import { openFlags } from '../os/files.ts';
 import { O_PATH, O_RDWR } from '../os/numbers.ts';
 import { fileOf, type Context } from './context.ts';
-import { aboveLimit, isFull } from './file-limit.ts';
+import { isFull, putFile } from './file-limit.ts';
 import type { ClientSpace } from './process-memory.ts';
 import { forgetReadAhead } from './read-ahead.ts';
 import { threadStatus, type ClientThread, type ThreadStatus } from './process-table.ts';
@@ -111,8 +111,7 @@ export class Call implements Task {
   }
 
   get tableIsFull(): boolean {
-    const { process, files: numbers } = this.thread;
-    return isFull(this.pid, this.#context.files.replaceable({ owner: process, numbers }));
+    return isFull(this.pid, this.#context.files.replaceable(this.thread.table));
   }
 
   /**
@@ -126,11 +125,8 @@ export class Call implements Task {
     current.opened = path ?? file.name;
     return files.hand(
       { file, path, flags },
-      (fd, at, last) => {
-        const put = (): number => listener.addFile(fd, { cloexec, at, answers: answers && last });
-        return at === undefined ? put() : aboveLimit(this.pid, at, put);
-      },
-      { owner: this.thread.process, numbers: this.thread.files },
+      (fd, at, last) => putFile(listener, this.pid, fd, { cloexec, at, answers: answers && last }),
+      this.thread.table,
     );
   }
 }

@@ -5,7 +5,10 @@
  */
 import { readdirSync } from 'node:fs';
 
+import { Errno } from '../base/errno.ts';
+import { closeFile } from '../os/files.ts';
 import { fileLimits, setFileLimits } from '../os/process.ts';
+import type { FileOptions, Listener } from '../os/seccomp.ts';
 
 const USUAL_LIMIT = 1024;
 
@@ -21,21 +24,33 @@ export function clientFileLimit(): number {
  * long as it has fewer files open than it may. The filter of a program that runs cannot be changed.
  *
  * Another thread of the client that reads or sets the limit in that moment reads the higher one, or sets it in vain.
- * @param put answers the number, or a negative errno
+ * @returns the number, or a negative errno
  */
-export function aboveLimit(pid: number, number: number, put: () => number): number {
-  const result = put();
-  if (result >= 0) return result;
+export function putFile(listener: Listener, pid: number, fd: number, options: FileOptions): number {
+  const result = listener.addFile(fd, options);
+  const { at } = options;
+  if (result >= 0 || at === undefined) return result;
   const limits = fileLimits(pid);
-  if (limits === undefined || limits.soft > number || countFiles(pid) >= limits.soft) return result;
-  const hard = Math.max(limits.hard, number + 1);
-  if (setFileLimits(pid, { soft: number + 1, hard }) < 0) return result;
+  if (limits === undefined || limits.soft > at || countFiles(pid) >= limits.soft) return result;
+  const hard = Math.max(limits.hard, at + 1);
+  if (setFileLimits(pid, { soft: at + 1, hard }) < 0) return result;
   try {
-    return put();
+    return listener.addFile(fd, options);
   } finally {
     setFileLimits(pid, limits);
   }
 }
+
+/** A file that is all the answer to a call: goes into the caller's table, and no longer is ours. EMFILE. */
+export function answerWith(listener: Listener, fd: number, options: { cloexec: boolean }): number {
+  const number = listener.addFile(fd, { ...options, answers: true });
+  closeFile(fd);
+  if (number < 0) throw tableFull();
+  return number;
+}
+
+export const tableFull = (): Errno =>
+  new Errno('EMFILE', "the client's table takes no further file");
 
 /**
  * No number below the limit is free.

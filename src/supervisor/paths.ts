@@ -50,9 +50,14 @@ function promising(names: Names, { path }: PathQuestion): boolean {
   return path.split('/').some((component) => names.basenames.has(component));
 }
 
+const baseLink = (tid: number, directory: number): string =>
+  directory === AT_FDCWD ? `/proc/${tid}/cwd` : `/proc/${tid}/fd/${directory}`;
+
+const isDirectory = (mode: number): boolean => (mode & S_IFMT) === S_IFDIR;
+
 function isLink(tid: number, { directory, path }: PathQuestion): boolean {
-  const base = directory === AT_FDCWD ? `/proc/${tid}/cwd` : `/proc/${tid}/fd/${directory}`;
-  return typeof readLink(path.startsWith('/') ? path : `${base}/${path}`) === 'string';
+  const whole = path.startsWith('/') ? path : `${baseLink(tid, directory)}/${path}`;
+  return typeof readLink(whole) === 'string';
 }
 
 /**
@@ -70,9 +75,9 @@ export function findPath(context: Context, question: PathQuestion): Found | unde
 
 // The link of a file that is no directory may look like a path: "/memfd:name (deleted)".
 function baseDirectory(tid: number, directory: number): string | undefined {
-  const base = directory === AT_FDCWD ? `/proc/${tid}/cwd` : `/proc/${tid}/fd/${directory}`;
-  if (identifyPath(base) < 0 || (identity.mode & S_IFMT) !== S_IFDIR) return undefined;
-  const link = readLink(base);
+  const base = baseLink(tid, directory);
+  const known = directory === AT_FDCWD || (identifyPath(base) === 0 && isDirectory(identity.mode));
+  const link = known ? readLink(base) : undefined;
   return typeof link === 'string' && link.startsWith('/') ? link : undefined;
 }
 

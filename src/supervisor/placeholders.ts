@@ -38,14 +38,14 @@ export class Placeholders {
   }
 
   /** How many left placeholders are still there. */
-  count({ owner, numbers }: Table): number {
-    return (this.#left.get(owner) ?? []).filter((each) => isThere(each, numbers)).length;
+  count(table: Table): number {
+    return this.#leftIn(table).length;
   }
 
   /** The lowest number with nothing but a left placeholder, if no lower one is free; the table forgets it. */
-  reusable({ owner, numbers }: Table): number | undefined {
-    const left =
-      this.#left.get(owner)?.filter((placeholder) => isThere(placeholder, numbers)) ?? [];
+  reusable(table: Table): number | undefined {
+    const { owner, numbers } = table;
+    const left = this.#leftIn(table);
     if (left.length === 0) return undefined;
     const lowest = left.reduce((a, b) => (a.number < b.number ? a : b));
     this.#left.set(owner, left);
@@ -57,6 +57,10 @@ export class Placeholders {
       left.filter((placeholder) => placeholder !== lowest),
     );
     return lowest.number;
+  }
+
+  #leftIn({ owner, numbers }: Table): Placeholder[] {
+    return (this.#left.get(owner) ?? []).filter((placeholder) => isThere(placeholder, numbers));
   }
 }
 

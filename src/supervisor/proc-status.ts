@@ -6,12 +6,11 @@
 import { readFileSync } from 'node:fs';
 
 import { Errno } from '../base/errno.ts';
-import { PAGE_BYTES } from '../base/position.ts';
-import { closeFile, createMemfd, writeAt } from '../os/files.ts';
+import { KIB_PER_PAGE } from '../base/position.ts';
+import { createMemfd, writeAt } from '../os/files.ts';
 import { O_ACCMODE, O_CLOEXEC, O_RDONLY } from '../os/numbers.ts';
 import { CONTINUE, type Context } from './context.ts';
-
-const KIB_PER_PAGE = PAGE_BYTES / 1024;
+import { answerWith } from './file-limit.ts';
 
 /** The host's text with `pages` more in a line such as "VmPin:\t       4 kB". */
 function add(text: string, name: string, pages: number): string {
@@ -34,8 +33,5 @@ export function openStatus({ processes, listener }: Context, pid: number, flags:
   const fd = createMemfd(`status of process ${pid}`);
   if (fd < 0) throw new Errno('ENOMEM', 'no memory for a file');
   writeAt(fd, Buffer.from(text, 'latin1'), 0);
-  const number = listener.addFile(fd, { cloexec: (flags & O_CLOEXEC) !== 0, answers: true });
-  closeFile(fd);
-  if (number < 0) throw new Errno('EMFILE', "the client's table takes no further file");
-  return number;
+  return answerWith(listener, fd, { cloexec: (flags & O_CLOEXEC) !== 0 });
 }

@@ -13,12 +13,12 @@
  * copied to a store of ours in time ({@link ClientSpace.preserve}), so that DMA through it goes on.
  */
 import { Errno } from '../base/errno.ts';
-import { PAGE_BYTES, hex, USER_END } from '../base/position.ts';
+import { KIB_PER_PAGE, PAGE_BYTES, hex, USER_END } from '../base/position.ts';
 import type { AddressSpace, Backing, PageRun } from '../base/task.ts';
 import { closeFile, openPath, readAt, readText, writeAt } from '../os/files.ts';
 import { O_RDONLY, O_RDWR } from '../os/numbers.ts';
 import {
-  parseMapping,
+  parseMappings,
   PIECE,
   pieceBytes,
   queryMapping,
@@ -31,8 +31,6 @@ import type { PinnedMemory } from '../kernel/kernel.ts';
 import { forgetReadAhead, readAhead } from './read-ahead.ts';
 import { preservePages, type Store } from './page-store.ts';
 import type { SharedMemories } from './shared-memory.ts';
-
-const KIB_PER_PAGE = PAGE_BYTES / 1024;
 
 /** What all address spaces of a run share. */
 export type ClientMemory = {
@@ -97,8 +95,9 @@ export class ClientSpace implements AddressSpace {
 
   /** VmLck as the host has it. */
   get lockedByItself(): number {
+    if (this.#exited) return 0;
     const kilobytes = /^VmLck:\s+(\d+)/m.exec(readText(`/proc/${this.pid}/status`) ?? '')?.[1];
-    return this.#exited ? 0 : Number(kilobytes ?? 0) / KIB_PER_PAGE;
+    return Number(kilobytes ?? 0) / KIB_PER_PAGE;
   }
 
   /** thread that makes the current call; 0 outside of its calls */
@@ -215,9 +214,7 @@ export class ClientSpace implements AddressSpace {
       if (!(error instanceof Errno)) throw error;
       return [];
     }
-    return this.#listing()
-      .split('\n')
-      .flatMap((line) => parseMapping(line) ?? []);
+    return parseMappings(this.#listing());
   }
 
   /** Copies what is pinned, because the address space may be gone at the next look. */

@@ -15,7 +15,7 @@ import {
   signalProcess,
 } from '../os/process.ts';
 import type { ResourceLimits } from '../base/task.ts';
-import type { OpenEntry } from './files.ts';
+import type { OpenEntry, Table } from './files.ts';
 import { ClientSpace, type ClientMemory } from './process-memory.ts';
 
 /** Those that Linux 7.3 knows, CAP_CHECKPOINT_RESTORE the last (include/uapi/linux/capability.h). */
@@ -73,6 +73,8 @@ export class ClientThread {
   readonly process: ClientProcess;
   /** open /proc/TID/fd */
   readonly files: number;
+  /** where its files are */
+  readonly table: Table;
   /** by file number, what it is known to stand for (known-numbers.ts) */
   readonly numbers: (OpenEntry | undefined)[] = [];
 
@@ -80,6 +82,7 @@ export class ClientThread {
     this.tid = tid;
     this.files = files;
     this.process = process;
+    this.table = { owner: process, numbers: files };
   }
 }
 

@@ -93,8 +93,7 @@ function show(entry: OpenEntry, grant: MmapGrant, { path, offset, length }: Wind
 }
 
 /**
- * Gives back the grants of windows of which no process maps anything any more: not a page of it, nor a process that only
- * inherited it.
+ * Gives back the grants of windows of which no process maps a page any more, also none that only inherited it.
  * @returns whether there was one
  */
 export function returnGrants(entry: OpenEntry): boolean {

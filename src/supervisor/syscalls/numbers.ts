@@ -15,7 +15,7 @@ export function close(context: Context): number {
   if (found === undefined) return CONTINUE;
   // The number that a stream stood for is free for the next file.
   const { entry, thread } = found;
-  files.closing(entry, { owner: thread.process, numbers: thread.files });
+  files.closing(entry, thread.table);
   return CONTINUE;
 }
 

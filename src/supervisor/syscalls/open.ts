@@ -17,10 +17,11 @@ import {
   O_TRUNC,
   O_WRONLY,
 } from '../../os/numbers.ts';
-import { closeFile, openPath } from '../../os/files.ts';
+import { openPath } from '../../os/files.ts';
 import { beginCall, type Call } from '../call.ts';
 import { readPath } from '../client-string.ts';
 import { CONTINUE, type Context } from '../context.ts';
+import { answerWith } from '../file-limit.ts';
 import { findPath, type Found } from '../paths.ts';
 import { openStatus } from '../proc-status.ts';
 import { checkOwner, checkPermission, READ, WRITE } from '../permission.ts';
@@ -53,10 +54,7 @@ function openReal(
 ): number {
   const fd = openPath(real, flags & ~O_CLOEXEC);
   if (fd < 0) throw new Errno(errnoName(-fd) ?? 'EIO', `${path} cannot be opened`);
-  const number = listener.addFile(fd, { cloexec: (flags & O_CLOEXEC) !== 0, answers: true });
-  closeFile(fd);
-  if (number < 0) throw new Errno('EMFILE', "the client's table takes no further file");
-  return number;
+  return answerWith(listener, fd, { cloexec: (flags & O_CLOEXEC) !== 0 });
 }
 
 // Reopening /proc/PID/fd/N of a device opens the device anew; other files of ours cannot be opened by name.

@@ -65,17 +65,15 @@ function readHow(tid: number, address: bigint, size: bigint): number | undefined
   if (size < OPEN_HOW_SIZE || size > OPEN_HOW_MOST) return undefined;
   if (readMemory(tid, address, Number(size)) !== Number(size)) return undefined;
   if (pieceBytes.subarray(OPEN_HOW_SIZE, Number(size)).some((byte) => byte !== 0)) return undefined;
-  const [flags, mode, resolve] = [0, 8, 16].map((at) => pieceView.getBigUint64(at, true)) as [
-    bigint,
-    bigint,
-    bigint,
-  ];
-  if ((flags & ~EVERY_FLAG) !== 0n || (resolve & ~EVERY_RESOLVE) !== 0n) return undefined;
+  const bits = pieceView.getBigUint64(0, true);
+  const mode = pieceView.getBigUint64(8, true);
+  const resolve = pieceView.getBigUint64(16, true);
+  if ((bits & ~EVERY_FLAG) !== 0n || (resolve & ~EVERY_RESOLVE) !== 0n) return undefined;
   if ((resolve & (RESOLVE_IN_ROOT | RESOLVE_BENEATH)) !== 0n) return undefined;
-  const creates = (Number(flags) & (O_CREAT | O_TMPFILE_ALONE)) !== 0;
+  const flags = Number(bits);
+  const creates = (flags & (O_CREAT | O_TMPFILE_ALONE)) !== 0;
   if ((mode & ~(creates ? EVERY_MODE : 0n)) !== 0n) return undefined;
-  if ((Number(flags) & O_PATH) !== 0 && (Number(flags) & ~WITH_PATH) !== 0) return undefined;
-  return Number(flags);
+  return (flags & O_PATH) !== 0 && (flags & ~WITH_PATH) !== 0 ? undefined : flags;
 }
 
 // EINVAL, before the path is looked at.

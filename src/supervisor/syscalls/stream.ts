@@ -4,7 +4,7 @@ import { hex, USER_END } from '../../base/position.ts';
 import { NR } from '../../os/numbers.ts';
 import { beginCall, type Call } from '../call.ts';
 import { CONTINUE, type Context } from '../context.ts';
-import { aboveLimit } from '../file-limit.ts';
+import { putFile, tableFull } from '../file-limit.ts';
 import type { OpenEntry } from '../files.ts';
 import { identifyEntry } from '../../os/files.ts';
 import { fileLimits } from '../../os/process.ts';
@@ -177,10 +177,10 @@ export function move(context: Context): number {
 }
 
 export function vmsplice(context: Context): number {
-  const found = streamAt(context, 0);
-  // What is wrong with flags the host says, and that nothing is to be moved.
   const { listener } = context;
+  // What is wrong with flags the host says, and that nothing is to be moved.
   if ((listener.uint(3) & ~SPLICE_FLAGS) !== 0 || listener.word(2) === 0n) return CONTINUE;
+  const found = streamAt(context, 0);
   if (found === undefined) return CONTINUE;
   throw new Errno('EBADF', `${found.entry.link} is no pipe`);
 }
@@ -228,12 +228,9 @@ function copyOf({ listener, files, current }: Context, found: Caller, how: Copy)
   current.opened = found.entry.link;
   const number = files.duplicate(
     found.entry,
-    (fd, at, answers) => {
-      const put = (): number => listener.addFile(fd, { cloexec, at, answers });
-      return at === undefined ? put() : aboveLimit(found.thread.process.pid, at, put);
-    },
+    (fd, at, answers) => putFile(listener, found.thread.process.pid, fd, { cloexec, at, answers }),
     { numbers: found.thread.files, least },
   );
-  if (number < 0) throw new Errno('EMFILE', "the client's table takes no further file");
+  if (number < 0) throw tableFull();
   return number;
 }
