@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { formGroups } from '../src/iommu/group-view.ts';
-import { formatMachine } from '../src/machine/machine-text.ts';
+import { formatMachine } from '../src/machine/file/write.ts';
 import { bigMachine } from '../src/testing/big-machine.ts';
 import type { Bench, Figure } from './measure.ts';
 

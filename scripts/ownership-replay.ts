@@ -12,15 +12,15 @@ import {
   Replay,
   type ReplayedIommufd,
 } from '../src/check/replay.ts';
-import { pcIommu } from '../src/iommu/pc-iommu.ts';
+import { pcIommu } from '../src/iommu/hardware/pc.ts';
 import { Iommufd } from '../src/iommufd/iommufd.ts';
-import { ClientFile, InProcessClient } from '../src/kernel/in-process-client.ts';
+import { ClientFile, InProcessClient } from '../src/client/in-process.ts';
 import { LINUX_DRIVERS } from '../src/kernel/linux-drivers.ts';
 import { PciSystem } from '../src/kernel/pci-system.ts';
-import { parseDump } from '../src/machine/dump.ts';
+import { parseDump } from '../src/machine/file/recording.ts';
 import { PhysicalMemory } from '../src/machine/memory.ts';
 import { IOMMU_HWPT_ALLOC_PASID } from '../src/uapi/iommufd.ts';
-import { doorOf } from '../src/vfio/iommufd.ts';
+import { vfioView } from '../src/vfio/iommufd.ts';
 
 /** Where recordings are by default; undefined where there are none. */
 export function recordingsDirectory(): string | undefined {
@@ -48,7 +48,7 @@ function opener(system: PciSystem, behind: Behind): (name: string) => ReplayedIo
     const file = iommufd.open(client);
     const session = new ClientFile(client, client.install(file));
     return {
-      context: doorOf(file.context),
+      context: vfioView(file.context),
       allocIoas: () => session.ioctl('IOMMU_IOAS_ALLOC').out_ioas_id,
       close: () => {
         client.exit();

@@ -10,21 +10,21 @@ import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
-import { GroupFormer } from '../src/iommu/group-former.ts';
+import { GroupBuilder } from '../src/iommu/group-builder.ts';
 import { formGroups } from '../src/iommu/group-view.ts';
-import { explainMerge } from '../src/iommu/why.ts';
-import { parseDump } from '../src/machine/dump.ts';
+import { explainMerge } from '../src/iommu/group-reasons.ts';
+import { parseDump } from '../src/machine/file/recording.ts';
 import { Machine } from '../src/machine/machine.ts';
 import type { PciDevice } from '../src/machine/pci/device.ts';
 
 /** Devices of the machine whose group is not the kernel's, each told with our reason. */
-function differences(devices: Iterable<PciDevice>, former: GroupFormer): string[] {
+function differences(devices: Iterable<PciDevice>, builder: GroupBuilder): string[] {
   const lines: string[] = [];
   for (const device of devices) {
-    const ours = former.groupOf(device);
+    const ours = builder.groupOf(device);
     const kernel = device.facts.recordedGroup;
     if (ours?.id === kernel) continue;
-    const merge = former.mergeOf(device);
+    const merge = builder.mergeOf(device);
     const reason =
       merge === undefined
         ? `${device.name} made a group of its own: nothing ties it to a device that came before`
@@ -35,7 +35,7 @@ function differences(devices: Iterable<PciDevice>, former: GroupFormer): string[
 }
 
 /** The same machine again, its groups formed while it grows. */
-function oneAtATime(recorded: Machine): { machine: Machine; former: GroupFormer } {
+function oneAtATime(recorded: Machine): { machine: Machine; builder: GroupBuilder } {
   const machine = new Machine({
     kind: recorded.kind,
     name: recorded.name,
@@ -43,9 +43,9 @@ function oneAtATime(recorded: Machine): { machine: Machine; former: GroupFormer 
     acs: 'as-is',
     iommus: recorded.iommus,
   });
-  const former = new GroupFormer();
-  for (const device of recorded.devices) former.add(machine.add(recorded.describe(device)));
-  return { machine, former };
+  const builder = new GroupBuilder();
+  for (const device of recorded.devices) builder.add(machine.add(recorded.describe(device)));
+  return { machine, builder: builder };
 }
 
 /** Compares one recording both ways; the lines say what is different. */
@@ -53,7 +53,7 @@ export function compare(text: string, name: string): string[] {
   const machine = parseDump(text, name);
   const atOnce = differences(machine.devices, formGroups(machine));
   const grown = oneAtATime(machine);
-  const inTurn = differences(grown.machine.devices, grown.former);
+  const inTurn = differences(grown.machine.devices, grown.builder);
   return [
     ...atOnce.map((line) => `all at once: ${line}`),
     ...inTurn.map((line) => `one at a time: ${line}`),

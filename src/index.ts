@@ -18,7 +18,7 @@ export {
   type InProcessClientOptions,
   type IoctlName,
   type IoctlStruct,
-} from './kernel/in-process-client.ts';
+} from './client/in-process.ts';
 /** Structs, flags and numbers of include/uapi/linux/iommufd.h under their C names. */
 export * as iommufd from './uapi/iommufd.ts';
 /** The same of the mock driver, drivers/iommu/iommufd/iommufd_test.h. */

@@ -8,23 +8,24 @@ import { dirname, join, normalize, sep } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test from 'node:test';
 
-const STACK = ['base', 'uapi', 'machine', 'iommu', 'iommufd', 'vfio', 'kernel'];
+const STACK = ['base', 'uapi', 'machine', 'iommu', 'pinning', 'iommufd', 'vfio', 'kernel'];
+const READERS = ['explain', 'check'];
 const ALLOWED: Record<string, readonly string[]> = {
   ...Object.fromEntries(STACK.map((layer, i) => [layer, STACK.slice(0, i)])),
   os: ['base'],
-  host: ['base', 'uapi', 'machine', 'iommu', 'os'],
+  host: [...STACK, ...READERS, 'os'],
   client: ['base', 'uapi', 'os'],
-  supervisor: [...STACK, 'os'],
-  check: STACK,
-  cli: [...STACK, 'os', 'supervisor', 'host', 'check', 'client'],
-  testing: [...STACK, 'os', 'supervisor', 'host', 'check', 'client', 'cli'],
+  supervisor: [...STACK, ...READERS, 'os'],
+  ...Object.fromEntries(READERS.map((layer) => [layer, STACK])),
+  cli: [...STACK, ...READERS, 'os', 'supervisor', 'host', 'client'],
+  testing: [...STACK, ...READERS, 'os', 'supervisor', 'host', 'client', 'cli'],
 };
 const PACKAGES: Record<string, readonly string[]> = {
   koffi: ['os'],
   yaml: ['machine', 'host', 'cli'],
 };
 // Time, randomness, processes and files live above the engine only.
-const PURE = [...STACK, 'check'];
+const PURE = [...STACK, ...READERS];
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 

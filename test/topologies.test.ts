@@ -7,8 +7,8 @@ import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
 import { compare } from '../scripts/topologies.ts';
 import { loadMachine } from '../src/iommu/load-machine.ts';
-import { parseDump } from '../src/machine/dump.ts';
-import { formatMachine } from '../src/machine/machine-text.ts';
+import { parseDump } from '../src/machine/file/recording.ts';
+import { formatMachine } from '../src/machine/file/write.ts';
 import type { Machine } from '../src/machine/machine.ts';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');

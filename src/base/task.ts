@@ -53,9 +53,9 @@ export type AddressSpace = UserMemory & {
   resolve(page: number, count: number, write: boolean): PageRun[];
   /** Memory of a device may be mapped in it: it can be copied from and to, and not be pinned. */
   readonly mayShowDevices: boolean;
-  /** Pages that are pinned on behalf of this mm (mm->pinned_vm, VmPin); kept by iommufd/accounting.ts. */
+  /** Pages that are pinned on behalf of this mm (mm->pinned_vm, VmPin); kept by pinning/accounting.ts. */
   pinnedPages: number;
-  /** Pages that are charged to this mm's limit (mm->locked_vm, VmLck); kept by iommufd/accounting.ts. */
+  /** Pages that are charged to this mm's limit (mm->locked_vm, VmLck); kept by pinning/accounting.ts. */
   lockedPages: number;
   /** Pages that the process has locked itself (mlock), which count with the others. */
   readonly lockedByItself: number;

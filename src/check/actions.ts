@@ -8,9 +8,9 @@
 import { Errno } from '../base/errno.ts';
 import {
   attachDevicePasid,
-  attachUnit,
+  attachSubgroup,
   detachDevicePasid,
-  detachUnit,
+  detachSubgroup,
   finishReset,
   NO_PASID,
   prepareReset,
@@ -334,13 +334,13 @@ function bindNode(world: World, u: number, d: number): void {
   world.context[d] = u + 1;
 }
 
-/** The other members of the device's unit that are attached under a key, RID or PASID. */
+/** The other members of the device's subgroup that are attached under a key, RID or PASID. */
 function attachedWith(world: World, d: number, column: Uint8Array): number[] {
-  const unit = world.unitOf(d);
+  const subgroup = world.subgroupOf(d);
   const found: number[] = [];
   for (let other = 0; other < world.deviceCount; other++) {
     if (other === d || column[other] === 0) continue;
-    if (world.isMember(other) && unit.members.includes(iommuDevice(world, other)))
+    if (world.isMember(other) && subgroup.members.includes(iommuDevice(world, other)))
       found.push(other);
   }
   return found;
@@ -351,7 +351,7 @@ function attach(world: World, d: number, which: number): void {
   const domain = world.userDomain(user, which);
   const peers = attachedWith(world, d, world.attached);
   if (world.attached[d] !== 0) {
-    replaceGroupHandle(world.unitOf(d), domain, world.handle(d, NO_PASID));
+    replaceGroupHandle(world.subgroupOf(d), domain, world.handle(d, NO_PASID));
     for (const peer of peers) world.attached[peer] = which + 1;
   } else if (peers.length > 0) {
     const [peer = 0] = peers;
@@ -524,14 +524,15 @@ function setContainer(world: World, u: number, g: number): void {
 }
 
 function attachContainer(world: World, u: number, g: number): void {
-  for (const unit of world.groups[g]?.units ?? []) attachUnit(unit, world.userDomain(u, TYPE1));
+  for (const subgroup of world.groups[g]?.subgroups ?? [])
+    attachSubgroup(subgroup, world.userDomain(u, TYPE1));
   world.mode[g] = MODE.type1;
 }
 
 function leaveContainer(world: World, g: number): void {
   const group = world.groups[g];
   if (group === undefined) return;
-  if (world.mode[g] === MODE.type1) group.units.forEach(detachUnit);
+  if (world.mode[g] === MODE.type1) group.subgroups.forEach(detachSubgroup);
   if (world.mode[g] === MODE.type1 || world.mode[g] === MODE.container) releaseGroup(group);
   world.mode[g] = MODE.none;
 }

@@ -4,7 +4,7 @@
  * programs use it, so that they test ownership and nothing else.
  *
  * IDs are the lowest that are free, reserved before anything that may fail and given back if it does. One attachment per
- * unit (iommu/group.ts) and PASID: the first member attaches, the others must name the same HWPT, the last one detaches.
+ * subgroup (iommu/group.ts) and PASID: the first member attaches, the others must name the same HWPT, the last one detaches.
  *
  * After drivers/iommu/iommufd/device.c.
  */
@@ -19,7 +19,7 @@ import {
   replaceGroupHandle,
 } from '../iommu/attach.ts';
 import type { Domain, IommuDevice } from '../iommu/domain.ts';
-import type { AttachUnit, IommuGroup } from '../iommu/group.ts';
+import type { Subgroup, IommuGroup } from '../iommu/group.ts';
 import { claimDevice, releaseDeviceClaim } from '../iommu/ownership.ts';
 import type { IommufdBinding, IommufdContext } from '../vfio/iommufd.ts';
 
@@ -88,7 +88,7 @@ export class BareIommufd implements IommufdContext {
   readonly name: string;
   readonly #unsafeInterrupts: boolean;
   readonly #objects = new Map<number, Entry>();
-  readonly #attached = new Map<AttachUnit, Map<number, Attached>>();
+  readonly #attached = new Map<Subgroup, Map<number, Attached>>();
   #compat: BareIoas | undefined;
 
   /** @param name for people: "user X" */
@@ -213,17 +213,17 @@ export class BareIommufd implements IommufdContext {
     }
   }
 
-  #table(unit: AttachUnit): Map<number, Attached> {
-    const known = this.#attached.get(unit);
+  #table(subgroup: Subgroup): Map<number, Attached> {
+    const known = this.#attached.get(subgroup);
     if (known !== undefined) return known;
     const table = new Map<number, Attached>();
-    this.#attached.set(unit, table);
+    this.#attached.set(subgroup, table);
     return table;
   }
 
   #attach(bound: BareDevice, pasid: number, hwpt: BareHwpt): void {
-    const unit = bound.group.unitOf(bound.device);
-    const table = this.#table(unit);
+    const subgroup = bound.group.subgroupOf(bound.device);
+    const table = this.#table(subgroup);
     const current = table.get(pasid);
     if (current?.devices.has(bound)) {
       throw new Errno('EBUSY', `${bound.device.name} is attached to HWPT ${current.hwpt.id}`);
@@ -236,7 +236,7 @@ export class BareIommufd implements IommufdContext {
     }
     if (current === undefined) {
       const handle = { domain: undefined };
-      if (pasid === NO_PASID) attachGroupHandle(unit, hwpt.domain, handle);
+      if (pasid === NO_PASID) attachGroupHandle(subgroup, hwpt.domain, handle);
       else attachDevicePasid(bound.device, pasid, hwpt.domain, handle);
       table.set(pasid, { hwpt, devices: new Set([bound]) });
     } else {
@@ -247,15 +247,15 @@ export class BareIommufd implements IommufdContext {
 
   /** @returns the HWPT that was left */
   #replace(bound: BareDevice, pasid: number, hwpt: BareHwpt): BareHwpt {
-    const unit = bound.group.unitOf(bound.device);
-    const current = this.#table(unit).get(pasid);
+    const subgroup = bound.group.subgroupOf(bound.device);
+    const current = this.#table(subgroup).get(pasid);
     if (!current?.devices.has(bound)) {
       throw new Errno('EINVAL', `${bound.device.name} is not attached`);
     }
     const old = current.hwpt;
     if (old === hwpt) return old;
     const handle = { domain: undefined };
-    if (pasid === NO_PASID) replaceGroupHandle(unit, hwpt.domain, handle);
+    if (pasid === NO_PASID) replaceGroupHandle(subgroup, hwpt.domain, handle);
     else replaceDevicePasid(bound.device, pasid, hwpt.domain, handle);
     current.hwpt = hwpt;
     hwpt.users += current.devices.size;
@@ -264,15 +264,15 @@ export class BareIommufd implements IommufdContext {
   }
 
   detach(bound: BareDevice, pasid: number): void {
-    const unit = bound.group.unitOf(bound.device);
-    const table = this.#table(unit);
+    const subgroup = bound.group.subgroupOf(bound.device);
+    const table = this.#table(subgroup);
     const current = table.get(pasid);
     if (!current?.devices.delete(bound)) return;
     if (current.devices.size === 0) {
-      if (pasid === NO_PASID) detachGroupHandle(unit);
+      if (pasid === NO_PASID) detachGroupHandle(subgroup);
       else detachDevicePasid(bound.device, pasid);
       table.delete(pasid);
-      if (table.size === 0) this.#attached.delete(unit);
+      if (table.size === 0) this.#attached.delete(subgroup);
     }
     current.hwpt.users--;
     this.#put(current.hwpt);

@@ -7,7 +7,7 @@
  */
 import { NO_PASID } from '../iommu/attach.ts';
 import type { IommuGroup } from '../iommu/group.ts';
-import { hasOwnRequesterIds, isSpoofProof } from '../iommu/units.ts';
+import { hasOwnRequesterIds, isSpoofProof } from '../iommu/subgroups.ts';
 import { hasBoundNode, opensOf, usersOf } from './actions.ts';
 import { DOMAIN, userOfDomain } from './cells.ts';
 import { DRIVER, MODE, type World } from './world.ts';
@@ -101,10 +101,10 @@ function ownMemoryOnly(world: World): string | undefined {
 function blockedUntilAttached(world: World): string | undefined {
   for (const [g, group] of world.groups.entries()) {
     if (group.owner === undefined) continue;
-    for (const unit of group.units) {
-      const attached = unit.pasidArray.has(NO_PASID) || world.mode[g] === MODE.type1;
+    for (const subgroup of group.subgroups) {
+      const attached = subgroup.pasidArray.has(NO_PASID) || world.mode[g] === MODE.type1;
       if (attached) continue;
-      const reaching = unit.members.find(
+      const reaching = subgroup.members.find(
         ({ attached: domain }) => world.domainNumber(domain, g) !== DOMAIN.blocked,
       );
       if (reaching !== undefined) {
@@ -131,7 +131,7 @@ function nothingInReset(world: World): string | undefined {
 function defaultWhenFree(world: World): string | undefined {
   for (const group of world.groups) {
     if (group.owner !== undefined) continue;
-    const wrong = group.units.find(({ domain }) => domain !== group.defaultDomain);
+    const wrong = group.subgroups.find(({ domain }) => domain !== group.defaultDomain);
     if (wrong !== undefined) {
       return `nobody owns the group, yet it is on ${String(wrong.domain?.name)}`;
     }
@@ -164,7 +164,7 @@ function expectedCount(world: World, g: number, group: IommuGroup): number {
 
 function oneDomain(world: World): string | undefined {
   for (const group of world.groups) {
-    for (const { members, domain } of group.units) {
+    for (const { members, domain } of group.subgroups) {
       const other = members.find((device) => !device.blocked && device.attached !== domain);
       if (other !== undefined) {
         return `${other.name} is on ${String(other.attached?.name)}, its group on ${String(domain?.name)}`;
@@ -264,7 +264,7 @@ export const INVARIANTS: readonly Invariant[] = [
   },
   {
     name: 'one-domain',
-    demands: 'all members of a unit see one domain',
+    demands: 'all members of a subgroup see one domain',
     broken: oneDomain,
   },
   {

@@ -23,7 +23,7 @@ export type RecordedProgram = {
 export type RecordedDevice = { readonly name: string; readonly bridge: boolean };
 
 export type Recording = {
-  /** the machine, in the format of machine/dump.ts */
+  /** the machine, in the format of machine/file/recording.ts */
   readonly machine: string;
   /** by their number */
   readonly devices: readonly RecordedDevice[];

@@ -8,9 +8,9 @@
  * through the engine, `save` writes the row anew. What one descriptor of a kind, one program, one step is follows from the bounds.
  */
 import { attachGroupHandle, detachGroupHandle, NO_PASID } from '../iommu/attach.ts';
-import { BareDomain } from '../iommu/bare-iommu.ts';
+import { BareDomain } from '../iommu/hardware/bare.ts';
 import { IommuDevice, type Domain, type IommuOps } from '../iommu/domain.ts';
-import { AttachUnit, GroupTable, probeDevice, type IommuGroup } from '../iommu/group.ts';
+import { Subgroup, GroupTable, probeDevice, type IommuGroup } from '../iommu/group.ts';
 import { PROFILES, type OwnershipRule, type ProfileName } from '../iommu/profile.ts';
 import {
   at,
@@ -86,7 +86,7 @@ export class World {
   readonly #defaults: readonly Domain[];
   readonly #handles: readonly { domain: Domain | undefined }[];
   readonly #blocked: Domain;
-  readonly #units: AttachUnit[][] = [];
+  readonly #subgroups: Subgroup[][] = [];
 
   constructor(machine: CheckMachine, options: WorldOptions) {
     this.machine = machine;
@@ -115,7 +115,7 @@ export class World {
     });
     for (let g = 0; g < groups; g++) this.groups.push(this.#table.alloc());
     for (const group of this.groups) {
-      this.#units.push(Array.from({ length: count + 1 }, () => new AttachUnit(group)));
+      this.#subgroups.push(Array.from({ length: count + 1 }, () => new Subgroup(group)));
     }
     this.devices = machine.devices.map((spec) => makeDevice(spec, ops));
     [this.present, this.driver, this.override, this.context] = columns(count, 4);
@@ -158,10 +158,10 @@ export class World {
       add('member', 1);
       add('driver', 3);
       if (bounds.override) add('override', 2);
-      if (this.#hasUnits) add('alone', 1);
+      if (this.#hasSubgroups) add('alone', 1);
       add('hardware', 4, 'domain');
-      add('unitDomain', 4, 'domain');
-      add('unitHandle', 4, 'domain');
+      add('subgroupDomain', 4, 'domain');
+      add('subgroupHandle', 4, 'domain');
       add('context', 3, 'user');
       add('attached', 2);
       if (spec.ats) add('blocked', 1);
@@ -225,9 +225,9 @@ export class World {
     return user * this.devices.length + device;
   }
 
-  unitOf(device: number): AttachUnit {
+  subgroupOf(device: number): Subgroup {
     const entry = item(this.devices, device);
-    return entry.requireGroup().unitOf(entry);
+    return entry.requireGroup().subgroupOf(entry);
   }
 
   /** @param which 0 or 1 an IOAS, 2 the container */
@@ -312,29 +312,29 @@ export class World {
     const spec = item(this.machine.devices, d);
     const g = spec.group;
     const member = device.group !== undefined;
-    const unit = member ? this.unitOf(d) : undefined;
+    const subgroup = member ? this.subgroupOf(d) : undefined;
     let i = from;
     row[i++] = at(this.present, d);
     row[i++] = member ? 1 : 0;
     row[i++] = at(this.driver, d);
     if (this.options.bounds.override) row[i++] = at(this.override, d);
-    if (this.#hasUnits) row[i++] = unit?.members.length === 1 ? 1 : 0;
+    if (this.#hasSubgroups) row[i++] = subgroup?.members.length === 1 ? 1 : 0;
     row[i++] = this.domainNumber(device.attached, g);
-    row[i++] = this.domainNumber(unit?.domain, g);
-    row[i++] = this.domainNumber(unit?.pasidArray.get(NO_PASID)?.domain, g);
+    row[i++] = this.domainNumber(subgroup?.domain, g);
+    row[i++] = this.domainNumber(subgroup?.pasidArray.get(NO_PASID)?.domain, g);
     row[i++] = at(this.context, d);
     row[i++] = at(this.attached, d);
     if (spec.ats) row[i++] = device.resetDepth;
     if (spec.pasid) {
       row[i++] = at(this.pasid, d);
-      row[i++] = this.domainNumber(unit?.pasidArray.get(1)?.domain, g);
+      row[i++] = this.domainNumber(subgroup?.pasidArray.get(1)?.domain, g);
       row[i++] = this.domainNumber(device.pasids.get(1), g);
     }
     return i;
   }
 
-  // Only one unit can have several members (units.ts), so it is enough to know who is alone.
-  get #hasUnits(): boolean {
+  // Only one subgroup can have several members (subgroups.ts), so it is enough to know who is alone.
+  get #hasSubgroups(): boolean {
     return this.options.profile === 'subgroup';
   }
 
@@ -367,7 +367,7 @@ export class World {
   #emptyGroups(): void {
     for (const group of this.groups) {
       group.members.length = 0;
-      group.units.length = 0;
+      group.subgroups.length = 0;
       group.references = 1;
       group.defaultDomain = undefined;
       group.blockingDomain = undefined;
@@ -384,25 +384,25 @@ export class World {
     const member = at(row, i++) === 1;
     this.driver[d] = at(row, i++);
     if (this.options.bounds.override) this.override[d] = at(row, i++);
-    const alone = this.#hasUnits && at(row, i++) === 1;
+    const alone = this.#hasSubgroups && at(row, i++) === 1;
     device.attached = this.#domain(at(row, i++), g);
-    const unitDomain = this.#domain(at(row, i++), g);
-    const unitHandle = this.#domain(at(row, i++), g);
+    const subgroupDomain = this.#domain(at(row, i++), g);
+    const subgroupHandle = this.#domain(at(row, i++), g);
     this.context[d] = at(row, i++);
     this.attached[d] = at(row, i++);
     device.resetDepth = spec.ats ? at(row, i++) : 0;
     device.blocked = device.resetDepth > 0;
     device.group = undefined;
     device.orphanOf = this.present[d] === 1 && !member ? this.groupOf(d) : undefined;
-    const unit = member ? this.#join(d, alone ? d + 1 : 0) : undefined;
-    if (unit !== undefined) {
-      unit.domain = unitDomain;
-      this.#setHandle(unit, NO_PASID, unitHandle);
+    const subgroup = member ? this.#join(d, alone ? d + 1 : 0) : undefined;
+    if (subgroup !== undefined) {
+      subgroup.domain = subgroupDomain;
+      this.#setHandle(subgroup, NO_PASID, subgroupHandle);
     }
     if (spec.pasid) {
       this.pasid[d] = at(row, i++);
       const pasidDomain = this.#domain(at(row, i++), g);
-      if (unit !== undefined) this.#setHandle(unit, 1, pasidDomain);
+      if (subgroup !== undefined) this.#setHandle(subgroup, 1, pasidDomain);
       const hardware = this.#domain(at(row, i++), g);
       if (hardware === undefined) device.pasids.delete(1);
       else device.pasids.set(1, hardware);
@@ -414,37 +414,37 @@ export class World {
     return i;
   }
 
-  #join(d: number, unitNumber: number): AttachUnit {
+  #join(d: number, subgroupNumber: number): Subgroup {
     const device = item(this.devices, d);
     const group = this.groupOf(d);
-    const unit = item(item(this.#units, this.groupIndex(d)), unitNumber);
-    if (!group.units.includes(unit)) {
-      unit.members.length = 0;
-      unit.pasidArray.clear();
-      unit.recoveryCount = 0;
-      group.units.push(unit);
+    const subgroup = item(item(this.#subgroups, this.groupIndex(d)), subgroupNumber);
+    if (!group.subgroups.includes(subgroup)) {
+      subgroup.members.length = 0;
+      subgroup.pasidArray.clear();
+      subgroup.recoveryCount = 0;
+      group.subgroups.push(subgroup);
     }
     device.group = group;
     group.members.push(device);
-    unit.members.push(device);
-    if (device.blocked) unit.recoveryCount++;
+    subgroup.members.push(device);
+    if (device.blocked) subgroup.recoveryCount++;
     group.references++;
     group.defaultDomain = this.#defaults[this.groupIndex(d)];
     group.blockingDomain = this.#blocked;
-    return unit;
+    return subgroup;
   }
 
-  #setHandle(unit: AttachUnit, key: number, domain: Domain | undefined): void {
-    if (domain !== undefined) unit.pasidArray.set(key, { domain, handle: this.#handles[0] });
+  #setHandle(subgroup: Subgroup, key: number, domain: Domain | undefined): void {
+    if (domain !== undefined) subgroup.pasidArray.set(key, { domain, handle: this.#handles[0] });
   }
 
-  /** Attaches the RID of a device that is bound, as IOMMUFD does: first of its unit, or to what the unit is on. */
+  /** Attaches the RID of a device that is bound, as IOMMUFD does: first of its subgroup, or to what the subgroup is on. */
   attachFirst(device: number, domain: Domain): void {
-    attachGroupHandle(this.unitOf(device), domain, this.handle(device, NO_PASID));
+    attachGroupHandle(this.subgroupOf(device), domain, this.handle(device, NO_PASID));
   }
 
   detachLast(device: number): void {
-    detachGroupHandle(this.unitOf(device));
+    detachGroupHandle(this.subgroupOf(device));
   }
 }
 

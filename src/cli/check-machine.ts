@@ -1,6 +1,6 @@
 /** The devices of a machine that an exploration is about: the endpoints of one group, with what the rules ask about them. */
 import { BUILT_IN_MACHINES, type CheckDevice, type CheckMachine } from '../check/model.ts';
-import { bareIommu } from '../iommu/bare-iommu.ts';
+import { bareIommu } from '../iommu/hardware/bare.ts';
 import type { IommuGroup } from '../iommu/group.ts';
 import { PciSystem } from '../kernel/pci-system.ts';
 import { managedDriver } from '../machine/drivers.ts';

@@ -8,7 +8,7 @@
 import { Worker } from 'node:worker_threads';
 import { worldOf, type Outcome, type Task } from '../check/exploration.ts';
 import { Expander, Frontier, type Expansion } from '../check/explorer.ts';
-import { tell } from '../check/story.ts';
+import { explain } from '../check/trace.ts';
 
 export type ExploreOptions = {
   /** worker threads; 1 for none */
@@ -26,12 +26,12 @@ const BATCH = 1024;
 const WORTH_THREADS = 20_000;
 
 /** Something that expands batches, one after the other. */
-type Hand = {
+type StateWorker = {
   expand(states: Uint32Array<ArrayBuffer>): Promise<Expansion>;
   close(): void;
 };
 
-function ownHand(task: Task): Hand {
+function localWorker(task: Task): StateWorker {
   const expander = new Expander(worldOf(task));
   return {
     expand: async (states) => {
@@ -43,7 +43,7 @@ function ownHand(task: Task): Hand {
   };
 }
 
-function threadHand(task: Task): Hand {
+function threadWorker(task: Task): StateWorker {
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
   const worker = new Worker(new URL(`./check-worker.${extension}`, import.meta.url), {
     workerData: task,
@@ -68,7 +68,7 @@ class Exploration {
   readonly #task: Task;
   readonly #options: ExploreOptions;
   readonly #frontier: Frontier;
-  #hands: Hand[];
+  #workers: StateWorker[];
   #steps = 0;
   #failure: Failure | undefined;
 
@@ -78,40 +78,40 @@ class Exploration {
     const world = worldOf(task);
     this.#frontier = new Frontier(world.packing.words);
     this.#frontier.add(world.start(), 0, 0);
-    this.#hands = [ownHand(task)];
+    this.#workers = [localWorker(task)];
   }
 
   async run(): Promise<Outcome> {
     try {
       let end: Outcome['end'] | undefined;
       while (end === undefined) {
-        this.#hireThreads();
+        this.#startWorkers();
         await this.#level();
         end = this.#end();
       }
       return this.#outcome(end);
     } finally {
-      for (const hand of this.#hands) hand.close();
+      for (const worker of this.#workers) worker.close();
     }
   }
 
-  #hireThreads(): void {
+  #startWorkers(): void {
     const { threads } = this.#options;
-    if (threads < 2 || this.#hands.length > 1 || this.#frontier.count < WORTH_THREADS) return;
-    this.#hands = Array.from({ length: threads }, () => threadHand(this.#task));
+    if (threads < 2 || this.#workers.length > 1 || this.#frontier.count < WORTH_THREADS) return;
+    this.#workers = Array.from({ length: threads }, () => threadWorker(this.#task));
   }
 
   // All states that were there when the level began; what they lead to is the next level.
   async #level(): Promise<void> {
     const last = this.#frontier.count;
-    await Promise.all(this.#hands.map((hand) => this.#work(hand, last)));
+    await Promise.all(this.#workers.map((worker) => this.#work(worker, last)));
   }
 
-  async #work(hand: Hand, last: number): Promise<void> {
+  async #work(worker: StateWorker, last: number): Promise<void> {
     while (!this.#mustStop() && this.#frontier.taken < last) {
       const batch = this.#frontier.take(Math.min(BATCH, last - this.#frontier.taken));
       if (batch === undefined) return;
-      const expansion = await hand.expand(batch.states);
+      const expansion = await worker.expand(batch.states);
       this.#keep(batch.first, expansion);
       this.#options.progress?.({
         states: this.#frontier.count,
@@ -156,7 +156,8 @@ class Exploration {
       steps: this.#steps,
       memory: frontier.memory,
       end,
-      story: failure && tell(() => worldOf(this.#task), frontier.path(failure.index), failure.what),
+      story:
+        failure && explain(() => worldOf(this.#task), frontier.path(failure.index), failure.what),
     };
   }
 }

@@ -6,7 +6,7 @@ import { nearestWords } from '../base/nearest.ts';
 import { readHost } from '../host/read-host.ts';
 import { loadMachine } from '../iommu/load-machine.ts';
 import { BUILTIN_MACHINES } from '../machine/builtin.ts';
-import { parseDump } from '../machine/dump.ts';
+import { parseDump } from '../machine/file/recording.ts';
 import type { Machine } from '../machine/machine.ts';
 import { formatAddress, parseAddress } from '../machine/pci/address.ts';
 import type { PciDevice } from '../machine/pci/device.ts';

@@ -1,6 +1,6 @@
 /** Names of PCI classes (PCI Code and ID Assignment 1.11), short enough for a column. */
 import type { PciDevice } from '../machine/pci/device.ts';
-import { roleOf } from '../iommu/why.ts';
+import { roleOf } from '../iommu/group-reasons.ts';
 
 const CLASSES: Readonly<Record<number, string>> = {
   0x0100: 'SCSI controller',

@@ -2,7 +2,7 @@
  * A capture: the machine file of a running system, made to be sent to somebody else. Device serial numbers are blanked
  * unless they are asked for.
  */
-import { formatMachine } from '../machine/machine-text.ts';
+import { formatMachine } from '../machine/file/write.ts';
 import type { Machine } from '../machine/machine.ts';
 import { EXT_SERIAL_NUMBER } from '../machine/pci/capabilities.ts';
 

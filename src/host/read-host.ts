@@ -23,7 +23,7 @@ import {
   HEADER_BYTES,
 } from '../machine/pci/config-space.ts';
 import type { Bar, DeviceFacts, ReservedRegion } from '../machine/pci/device.ts';
-import { inFindingOrder } from '../machine/dump.ts';
+import { inFindingOrder } from '../machine/file/recording.ts';
 import { parsePath } from '../machine/sysfs-path.ts';
 import {
   HOST_ROOTS,

@@ -1,9 +1,9 @@
 /**
  * Attaching the domains of an owner: by RID with a handle, by PASID, and the reset window that suspends both.
  *
- * Everything acts on a unit (group.ts): in Linux that is the whole group, so one member's attach, replace or detach moves
- * all. Refusals leave the unit as it was; detaching cannot fail. A reset parks one device on the blocking domain without
- * touching what its unit is attached to; attaching is refused until it ends, detaching takes effect when it ends.
+ * Everything acts on a subgroup (group.ts): in Linux that is the whole group, so one member's attach, replace or detach moves
+ * all. Refusals leave the subgroup as it was; detaching cannot fail. A reset parks one device on the blocking domain without
+ * touching what its subgroup is attached to; attaching is refused until it ends, detaching takes effect when it ends.
  *
  * After drivers/iommu/iommu.c: iommu_attach_group_handle, iommu_replace_group_handle, iommu_detach_group_handle,
  * iommu_attach_device_pasid, iommu_replace_device_pasid, iommu_detach_device_pasid, iommu_attach_handle_get,
@@ -17,15 +17,16 @@ import {
   setCoreDomain,
   switchDomain,
   type AttachHandle,
-  type AttachUnit,
+  type Subgroup,
 } from './group.ts';
 
-/** The key of the RID among the handles of a unit (IOMMU_NO_PASID). */
+/** The key of the RID among the handles of a subgroup (IOMMU_NO_PASID). */
 export const NO_PASID = 0;
 
-function ops(unit: AttachUnit): IommuDevice['ops'] {
-  const [first] = unit.members;
-  if (first === undefined) throw new Error(`a unit of group ${unit.group.id} has no member`);
+function ops(subgroup: Subgroup): IommuDevice['ops'] {
+  const [first] = subgroup.members;
+  if (first === undefined)
+    throw new Error(`a subgroup of group ${subgroup.group.id} has no member`);
   return first.ops;
 }
 
@@ -34,49 +35,52 @@ function ops(unit: AttachUnit): IommuDevice['ops'] {
  * @throws Errno EBUSY over a domain that is not the core's own, EINVAL for a domain of another IOMMU driver (try another
  *   one), the driver's errors
  */
-export function attachUnit(unit: AttachUnit, domain: Domain): void {
-  const { group, domain: current } = unit;
+export function attachSubgroup(subgroup: Subgroup, domain: Domain): void {
+  const { group, domain: current } = subgroup;
   const core: readonly unknown[] = [undefined, group.defaultDomain, group.blockingDomain];
   if (!core.includes(current)) {
     throw new Errno('EBUSY', `group ${group.id} is attached to ${String(current?.name)} already`);
   }
-  if (!domainFits(ops(unit), domain)) {
+  if (!domainFits(ops(subgroup), domain)) {
     throw new Errno(
       'EINVAL',
-      `${domain.name} was made for ${domain.owner?.name ?? 'another IOMMU'}, group ${group.id} is behind ${ops(unit).name}`,
+      `${domain.name} was made for ${domain.owner?.name ?? 'another IOMMU'}, group ${group.id} is behind ${ops(subgroup).name}`,
     );
   }
-  switchDomain(unit, domain);
+  switchDomain(subgroup, domain);
 }
 
-/** Undoes {@link attachUnit}: back to blocking while owned, to the default domain otherwise. */
-export function detachUnit(unit: AttachUnit): void {
-  setCoreDomain(unit);
+/** Undoes {@link attachSubgroup}: back to blocking while owned, to the default domain otherwise. */
+export function detachSubgroup(subgroup: Subgroup): void {
+  setCoreDomain(subgroup);
 }
 
-/** {@link attachUnit} for the RID, with a handle. EBUSY if the RID has one. */
-export function attachGroupHandle(unit: AttachUnit, domain: Domain, handle: AttachHandle): void {
-  if (unit.pasidArray.has(NO_PASID)) {
-    throw new Errno('EBUSY', `group ${unit.group.id} is attached to ${String(unit.domain?.name)}`);
+/** {@link attachSubgroup} for the RID, with a handle. EBUSY if the RID has one. */
+export function attachGroupHandle(subgroup: Subgroup, domain: Domain, handle: AttachHandle): void {
+  if (subgroup.pasidArray.has(NO_PASID)) {
+    throw new Errno(
+      'EBUSY',
+      `group ${subgroup.group.id} is attached to ${String(subgroup.domain?.name)}`,
+    );
   }
-  attachUnit(unit, domain);
-  store(unit, NO_PASID, domain, handle);
+  attachSubgroup(subgroup, domain);
+  store(subgroup, NO_PASID, domain, handle);
 }
 
 /** Moves the RID to another domain without a stop on the blocking domain. Over a core domain: as attach. */
-export function replaceGroupHandle(unit: AttachUnit, domain: Domain, handle: AttachHandle): void {
-  switchDomain(unit, domain);
-  store(unit, NO_PASID, domain, handle);
+export function replaceGroupHandle(subgroup: Subgroup, domain: Domain, handle: AttachHandle): void {
+  switchDomain(subgroup, domain);
+  store(subgroup, NO_PASID, domain, handle);
 }
 
-export function detachGroupHandle(unit: AttachUnit): void {
-  setCoreDomain(unit);
-  unit.pasidArray.delete(NO_PASID);
+export function detachGroupHandle(subgroup: Subgroup): void {
+  setCoreDomain(subgroup);
+  subgroup.pasidArray.delete(NO_PASID);
 }
 
-function store(unit: AttachUnit, pasid: number, domain: Domain, handle?: AttachHandle): void {
+function store(subgroup: Subgroup, pasid: number, domain: Domain, handle?: AttachHandle): void {
   if (handle !== undefined) handle.domain = domain;
-  unit.pasidArray.set(pasid, { domain, handle });
+  subgroup.pasidArray.set(pasid, { domain, handle });
 }
 
 /**
@@ -84,8 +88,12 @@ function store(unit: AttachUnit, pasid: number, domain: Domain, handle?: AttachH
  * @param kind the kind that its domain must have; undefined for any
  * @throws Errno ENOENT without handle, EBUSY for another kind
  */
-export function attachHandleGet(unit: AttachUnit, pasid: number, kind?: DomainKind): AttachHandle {
-  const handle = unit.pasidArray.get(pasid)?.handle;
+export function attachHandleGet(
+  subgroup: Subgroup,
+  pasid: number,
+  kind?: DomainKind,
+): AttachHandle {
+  const handle = subgroup.pasidArray.get(pasid)?.handle;
   if (handle === undefined) {
     throw new Errno('ENOENT', `nothing with a handle is attached to PASID ${pasid}`);
   }
@@ -108,11 +116,11 @@ export function attachDevicePasid(
   domain: Domain,
   handle?: AttachHandle,
 ): void {
-  const unit = device.requireGroup().unitOf(device);
+  const subgroup = device.requireGroup().subgroupOf(device);
   if (device.ops.blockedDomain?.setDevicePasid === undefined) throw noPasid(device);
   refusePasid(device, pasid, domain);
-  refuseInReset(unit);
-  for (const member of unit.members) {
+  refuseInReset(subgroup);
+  for (const member of subgroup.members) {
     if (member.maxPasids > 0 && pasid >= member.maxPasids) {
       throw new Errno(
         'EINVAL',
@@ -120,12 +128,12 @@ export function attachDevicePasid(
       );
     }
   }
-  const current = unit.pasidArray.get(pasid);
+  const current = subgroup.pasidArray.get(pasid);
   if (current !== undefined) {
     throw new Errno('EBUSY', `PASID ${pasid} is attached to ${current.domain.name} already`);
   }
-  setUnitPasid(unit, pasid, domain, undefined);
-  store(unit, pasid, domain, handle);
+  setSubgroupPasid(subgroup, pasid, domain, undefined);
+  store(subgroup, pasid, domain, handle);
 }
 
 /** Moves an attached PASID to another domain. EINVAL if it is not attached, else as {@link attachDevicePasid}. */
@@ -135,24 +143,24 @@ export function replaceDevicePasid(
   domain: Domain,
   handle: AttachHandle,
 ): void {
-  const unit = device.requireGroup().unitOf(device);
+  const subgroup = device.requireGroup().subgroupOf(device);
   refusePasid(device, pasid, domain);
-  refuseInReset(unit);
-  const current = unit.pasidArray.get(pasid);
+  refuseInReset(subgroup);
+  const current = subgroup.pasidArray.get(pasid);
   if (current === undefined) {
     throw new Errno('EINVAL', `PASID ${pasid} of ${device.name} is not attached`);
   }
-  if (current.domain !== domain) setUnitPasid(unit, pasid, domain, current.domain);
-  store(unit, pasid, domain, handle);
+  if (current.domain !== domain) setSubgroupPasid(subgroup, pasid, domain, current.domain);
+  store(subgroup, pasid, domain, handle);
 }
 
 /** Members in a reset window lost the PASID when it began. */
 export function detachDevicePasid(device: IommuDevice, pasid: number): void {
-  const unit = device.requireGroup().unitOf(device);
-  for (const member of unit.members) {
+  const subgroup = device.requireGroup().subgroupOf(device);
+  for (const member of subgroup.members) {
     if (!member.blocked && member.maxPasids > 0) removePasid(member, pasid);
   }
-  unit.pasidArray.delete(pasid);
+  subgroup.pasidArray.delete(pasid);
 }
 
 function noPasid(device: IommuDevice): Errno {
@@ -167,20 +175,20 @@ function refusePasid(device: IommuDevice, pasid: number, domain: Domain): void {
   if (pasid === NO_PASID) throw new Errno('EINVAL', 'PASID 0 stands for requests without PASID');
 }
 
-function refuseInReset(unit: AttachUnit): void {
-  if (unit.recoveryCount === 0 || !unit.group.enforces('reset-fences-attach')) return;
-  const names = unit.members.filter(({ blocked }) => blocked).map(({ name }) => name);
-  throw new Errno('EBUSY', `${names.join(', ')} of group ${unit.group.id} is being reset`);
+function refuseInReset(subgroup: Subgroup): void {
+  if (subgroup.recoveryCount === 0 || !subgroup.group.enforces('reset-fences-attach')) return;
+  const names = subgroup.members.filter(({ blocked }) => blocked).map(({ name }) => name);
+  throw new Errno('EBUSY', `${names.join(', ')} of group ${subgroup.group.id} is being reset`);
 }
 
-function setUnitPasid(
-  unit: AttachUnit,
+function setSubgroupPasid(
+  subgroup: Subgroup,
   pasid: number,
   domain: Domain,
   old: Domain | undefined,
 ): void {
   const moved: IommuDevice[] = [];
-  for (const member of unit.members) {
+  for (const member of subgroup.members) {
     if (member.maxPasids === 0) continue;
     try {
       setPasid(member, pasid, domain, old);
@@ -225,7 +233,7 @@ function removePasid(device: IommuDevice, pasid: number): void {
 }
 
 /**
- * Opens the reset window of a device: its RID and PASIDs stop, what its unit is attached to stays. Nests.
+ * Opens the reset window of a device: its RID and PASIDs stop, what its subgroup is attached to stays. Nests.
  * Only devices with ATS need it; for others nothing happens.
  * @throws Errno the driver's, with the window not open
  */
@@ -236,32 +244,32 @@ export function prepareReset(device: IommuDevice): void {
     device.resetDepth++;
     return;
   }
-  const unit = group.unitOf(device);
+  const subgroup = group.subgroupOf(device);
   const blocking = needBlockingDomain(group);
-  if (unit.domain !== blocking) attachDevice(device, blocking);
+  if (subgroup.domain !== blocking) attachDevice(device, blocking);
   device.resetDepth = 1;
   device.blocked = true;
   for (const pasid of [...device.pasids.keys()]) removePasid(device, pasid);
-  unit.recoveryCount++;
+  subgroup.recoveryCount++;
 }
 
-/** Closes the window: the device is on its unit's domain and PASIDs of this moment. Pairs with {@link prepareReset}. */
+/** Closes the window: the device is on its subgroup's domain and PASIDs of this moment. Pairs with {@link prepareReset}. */
 export function finishReset(device: IommuDevice): void {
   const { group } = device;
   if (!device.atsSupported || group === undefined) return;
   if (device.resetDepth === 0) throw new Error(`${device.name} is not in a reset window`);
   if (--device.resetDepth > 0) return;
-  const unit = group.unitOf(device);
+  const subgroup = group.subgroupOf(device);
   device.blocked = false;
-  unit.recoveryCount--;
-  const { domain: target } = unit;
+  subgroup.recoveryCount--;
+  const { domain: target } = subgroup;
   if (target !== undefined && target !== device.attached) {
     tolerate(() => {
       attachDevice(device, target);
     });
   }
   if (device.maxPasids === 0) return;
-  for (const [pasid, { domain }] of unit.pasidArray) {
+  for (const [pasid, { domain }] of subgroup.pasidArray) {
     if (pasid !== NO_PASID) {
       tolerate(() => {
         setPasid(device, pasid, domain, undefined);

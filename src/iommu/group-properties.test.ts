@@ -9,11 +9,11 @@ import type { Machine } from '../machine/machine.ts';
 import { aliasWalk } from '../machine/pci/alias.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
 import { randomTopology, topologyText, type Entry } from '../testing/random-topology.ts';
-import { GroupFormer } from './group-former.ts';
+import { GroupBuilder } from './group-builder.ts';
 import { formGroups } from './group-view.ts';
 import { loadMachine } from './load-machine.ts';
-import { planSplit } from './split.ts';
-import { explainMerge } from './why.ts';
+import { planSplit } from '../explain/split.ts';
+import { explainMerge } from './group-reasons.ts';
 
 const RUNS = 150;
 const choices = fc.array(fc.nat(59), { minLength: 5, maxLength: 120 });
@@ -24,8 +24,8 @@ function machineOf(entries: readonly Entry[]): Machine {
 }
 
 /** Groups as sorted lists of names, sorted: no numbers, no order. */
-function partition(former: GroupFormer, rename = (name: string): string => name): string[] {
-  return former.groups
+function partition(builder: GroupBuilder, rename = (name: string): string => name): string[] {
+  return builder.groups
     .map(({ members }) =>
       members
         .map(({ name }) => rename(name))
@@ -57,9 +57,9 @@ test('groups: membership does not depend on the order in which devices are probe
   fc.assert(
     fc.property(topology, fc.array(fc.nat(), { minLength: 1, maxLength: 40 }), (entries, keys) => {
       const machine = machineOf(entries);
-      const former = new GroupFormer();
-      for (const device of parentsFirst(machine, keys)) former.add(device);
-      assert.deepEqual(partition(former), partition(formGroups(machine)));
+      const builder = new GroupBuilder();
+      for (const device of parentsFirst(machine, keys)) builder.add(device);
+      assert.deepEqual(partition(builder), partition(formGroups(machine)));
     }),
     { numRuns: RUNS },
   );
@@ -106,12 +106,12 @@ test('groups: devices that share a requester ID share a group', () => {
   fc.assert(
     fc.property(topology, (entries) => {
       const machine = machineOf(entries);
-      const former = formGroups(machine);
+      const builder = formGroups(machine);
       const devices = [...machine.devices];
       for (const [index, a] of devices.entries()) {
         for (const b of devices.slice(index + 1)) {
           if (!shareRequesterId(machine, a, b)) continue;
-          assert.equal(former.groupOf(a)?.id, former.groupOf(b)?.id, `${a.name} and ${b.name}`);
+          assert.equal(builder.groupOf(a)?.id, builder.groupOf(b)?.id, `${a.name} and ${b.name}`);
         }
       }
     }),
@@ -122,10 +122,10 @@ test('groups: devices that share a requester ID share a group', () => {
 test('groups: every member but the first joined for a reason that names the other device and the culprits', () => {
   fc.assert(
     fc.property(topology, fc.constantFrom('linux', 'strict-acs'), (entries, profile) => {
-      const former = formGroups(machineOf(entries), { profile });
-      for (const { members } of former.groups) {
+      const builder = formGroups(machineOf(entries), { profile });
+      for (const { members } of builder.groups) {
         for (const [index, member] of members.entries()) {
-          const merge = former.mergeOf(member);
+          const merge = builder.mergeOf(member);
           assert.equal(merge === undefined, index === 0, member.name);
           if (merge === undefined) continue;
           assert.ok(members.includes(merge.with));
@@ -144,8 +144,8 @@ test('planSplit: with the named ACS turned on the device is apart, what is insep
   fc.assert(
     fc.property(topology, fc.nat(), (entries, which) => {
       const machine = machineOf(entries);
-      const former = formGroups(machine);
-      const shared = former.groups
+      const builder = formGroups(machine);
+      const shared = builder.groups
         .filter(({ members }) => members.length > 1)
         .flatMap(({ members }) => members);
       const device = shared[which % Math.max(1, shared.length)];

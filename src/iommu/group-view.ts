@@ -6,7 +6,7 @@
  */
 import type { Machine } from '../machine/machine.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
-import { GroupFormer } from './group-former.ts';
+import { GroupBuilder } from './group-builder.ts';
 import type { GroupProfile, GroupRules, Merge } from './pci-groups.ts';
 
 export type ViewedGroup = { readonly id: number; readonly members: readonly PciDevice[] };
@@ -19,12 +19,12 @@ export type Disagreement = {
 };
 
 /** Forms the groups of every device that an IOMMU translates for, in the order in which Linux found them. */
-export function formGroups(machine: Machine, rules: GroupRules = {}): GroupFormer {
-  const former = new GroupFormer(rules);
+export function formGroups(machine: Machine, rules: GroupRules = {}): GroupBuilder {
+  const builder = new GroupBuilder(rules);
   for (const device of machine.devices) {
-    if (machine.iommuOf(device) !== undefined) former.add(device);
+    if (machine.iommuOf(device) !== undefined) builder.add(device);
   }
-  return former;
+  return builder;
 }
 
 export class GroupView {
@@ -34,7 +34,7 @@ export class GroupView {
   readonly source: 'kernel' | 'computed';
   /** the capabilities of every device could be read: reasons are known */
   readonly explained: boolean;
-  readonly former: GroupFormer;
+  readonly builder: GroupBuilder;
   readonly #groups = new Map<number, PciDevice[]>();
   readonly #byDevice = new Map<PciDevice, number>();
 
@@ -44,13 +44,13 @@ export class GroupView {
     this.explained = [...machine.devices].every(({ config }) => config.complete);
     const observed = machine.source === 'host' || machine.source === 'capture';
     this.source = observed && profile === 'linux' ? 'kernel' : 'computed';
-    this.former = formGroups(machine, { profile });
+    this.builder = formGroups(machine, { profile });
     for (const device of machine.devices) this.#place(device);
   }
 
   #place(device: PciDevice): void {
     const id =
-      this.source === 'kernel' ? device.facts.recordedGroup : this.former.groupOf(device)?.id;
+      this.source === 'kernel' ? device.facts.recordedGroup : this.builder.groupOf(device)?.id;
     if (id === undefined) return;
     this.#byDevice.set(device, id);
     const members = this.#groups.get(id);
@@ -73,7 +73,7 @@ export class GroupView {
   }
 
   mergeOf(device: PciDevice): Merge | undefined {
-    return this.explained ? this.former.mergeOf(device) : undefined;
+    return this.explained ? this.builder.mergeOf(device) : undefined;
   }
 
   /** Devices whose kernel group is not the one that the rules give: a patched kernel, a quirk that is not known here. */
@@ -82,7 +82,7 @@ export class GroupView {
     const found: Disagreement[] = [];
     for (const [device, id] of this.#byDevice) {
       const kernel = this.membersOf(id);
-      const computed = this.former.groupOf(device)?.members ?? [];
+      const computed = this.builder.groupOf(device)?.members ?? [];
       const same =
         kernel.length === computed.length && kernel.every((member) => computed.includes(member));
       if (!same) found.push({ device, kernel, computed });

@@ -1,4 +1,4 @@
-/** Default domains, hot-add and units. */
+/** Default domains, hot-add and subgroups. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { Errno } from '../base/errno.ts';
@@ -9,7 +9,7 @@ import {
   replaceDevicePasid,
   attachGroupHandle,
 } from './attach.ts';
-import { bareIommu } from './bare-iommu.ts';
+import { bareIommu } from './hardware/bare.ts';
 import { IommuDevice, type IommuDeviceOptions, type IommuOps } from './domain.ts';
 import {
   defaultDomainWord,
@@ -154,7 +154,7 @@ const known = (id: number): Partial<IommuDeviceOptions> => ({
 
 test('subgroup: own requester IDs and validated sources make units of one; all others share one', () => {
   const units = (devices: readonly IommuDevice[]): string[] =>
-    groupOf(devices, subgroup()).units.map(({ members }) =>
+    groupOf(devices, subgroup()).subgroups.map(({ members }) =>
       members.map(({ name }) => name).join(''),
     );
   assert.deepEqual(units([device('a', known(1)), device('b', known(2))]), ['a', 'b']);
@@ -174,7 +174,7 @@ test('subgroup: a newcomer that would share a unit of one is refused while the g
   const a = device('a', known(1));
   const group = groupOf([a, device('b', known(2))], subgroup());
   claimDevice(a, X);
-  attachGroupHandle(group.unitOf(a), domain(ops, a), { domain: undefined });
+  attachGroupHandle(group.subgroupOf(a), domain(ops, a), { domain: undefined });
   const same = device('c', known(1));
   assert.throws(
     () => {
@@ -191,20 +191,20 @@ test('subgroup: a newcomer that would share a unit of one is refused while the g
   const other = device('d', known(4));
   probeDevice(other, () => group.ref());
   assert.equal(other.attached, group.blockingDomain);
-  assert.equal(group.units.length, 3);
+  assert.equal(group.subgroups.length, 3);
   releaseDevice(other);
-  assert.equal(group.units.length, 2);
+  assert.equal(group.subgroups.length, 2);
 });
 
 test('subgroup: an unowned group is divided anew as devices come and go', () => {
   const a = device('a', known(1));
   const b = device('b', known(1));
   const group = groupOf([a, b], subgroup());
-  assert.equal(group.units.length, 1);
+  assert.equal(group.subgroups.length, 1);
   releaseDevice(b);
   probeDevice(device('c', known(2)), () => group.ref());
-  assert.equal(group.units.length, 2);
+  assert.equal(group.subgroups.length, 2);
   claimDevice(a, X);
   releaseDeviceClaim(a);
-  assert.ok(group.units.every((unit) => unit.domain === group.defaultDomain));
+  assert.ok(group.subgroups.every((subgroup) => subgroup.domain === group.defaultDomain));
 });

@@ -1,12 +1,12 @@
 /**
  * IommuGroup: the devices that an IOMMU cannot isolate from one another, and the domain that they are on.
  *
- * Invariants: every member is on its unit's domain, except in a reset window and where a driver failed a forced switch;
+ * Invariants: every member is on its subgroup's domain, except in a reset window and where a driver failed a forced switch;
  * `domain` is none, the default domain, the blocking domain, or a domain of the owner. A group lives while something holds
  * a reference (each member, VFIO's group, IOMMUFD's group); the last put gives the number back.
  *
- * Words: a *unit* is the set of members that can only have one page table together. In Linux, and in every profile but
- * `subgroup`, a group has exactly one unit; units.ts decides in `subgroup`. *Forced* switches are those of release paths:
+ * Words: a *subgroup* is the set of members that can only have one page table together. In Linux, and in every profile but
+ * `subgroup`, a group has exactly one subgroup; subgroups.ts decides in `subgroup`. *Forced* switches are those of release paths:
  * they must not fail, so they go on past a member that does and try the blocking domain for it.
  *
  * The kernel guards all of this with one mutex per group; here every call is one atomic step.
@@ -25,7 +25,7 @@ import {
 } from './domain.ts';
 import { chooseDefaultDomainKind, type DefaultDomainKind } from './default-domain.ts';
 import { NO_RULES_OFF, PROFILES, type OwnershipRule, type Profile } from './profile.ts';
-import { divideAnew, unitFor } from './units.ts';
+import { divideAnew, subgroupFor } from './subgroups.ts';
 
 /** Who holds a claim: compared by identity, shown by name. */
 export type DmaOwner = {
@@ -39,11 +39,11 @@ export type AttachHandle = {
   domain: Domain | undefined;
 };
 
-/** What is attached under one key of a unit: 0 is the RID, others are PASIDs. */
+/** What is attached under one key of a subgroup: 0 is the RID, others are PASIDs. */
 export type Attachment = { readonly domain: Domain; readonly handle: AttachHandle | undefined };
 
 /** Members that share one page table. */
-export class AttachUnit {
+export class Subgroup {
   readonly group: IommuGroup;
   /** in the order in which they came */
   readonly members: IommuDevice[] = [];
@@ -111,7 +111,7 @@ export class IommuGroup {
   name: string | undefined;
   /** in the order in which they came */
   readonly members: IommuDevice[] = [];
-  readonly units: AttachUnit[] = [];
+  readonly subgroups: Subgroup[] = [];
   defaultDomain: Domain | undefined;
   blockingDomain: Domain | undefined;
   /** undefined with ownerCount > 0: kernel drivers */
@@ -135,10 +135,10 @@ export class IommuGroup {
     if (this.references === 0) this.table.forget(this);
   }
 
-  addUnit(): AttachUnit {
-    const unit = new AttachUnit(this);
-    this.units.push(unit);
-    return unit;
+  addSubgroup(): Subgroup {
+    const subgroup = new Subgroup(this);
+    this.subgroups.push(subgroup);
+    return subgroup;
   }
 
   enforces(rule: OwnershipRule): boolean {
@@ -149,22 +149,22 @@ export class IommuGroup {
     return this.members[0];
   }
 
-  /** The unit of a member; its absence is a bug of the caller. */
-  unitOf(device: IommuDevice): AttachUnit {
-    const unit = this.units.find(({ members }) => members.includes(device));
-    if (unit === undefined) throw new Error(`${device.name} is no member of group ${this.id}`);
-    return unit;
+  /** The subgroup of a member; its absence is a bug of the caller. */
+  subgroupOf(device: IommuDevice): Subgroup {
+    const subgroup = this.subgroups.find(({ members }) => members.includes(device));
+    if (subgroup === undefined) throw new Error(`${device.name} is no member of group ${this.id}`);
+    return subgroup;
   }
 
-  /** The domain of the whole group; with several units, of the first one that left the default domain. */
+  /** The domain of the whole group; with several subgroups, of the first one that left the default domain. */
   get domain(): Domain | undefined {
-    return (this.units.find(({ domain }) => domain !== this.defaultDomain) ?? this.units[0])
+    return (this.subgroups.find(({ domain }) => domain !== this.defaultDomain) ?? this.subgroups[0])
       ?.domain;
   }
 
   /** Something is attached under a handle, by RID or PASID. */
   get hasAttachments(): boolean {
-    return this.units.some(({ pasidArray }) => pasidArray.size > 0);
+    return this.subgroups.some(({ pasidArray }) => pasidArray.size > 0);
   }
 }
 
@@ -191,9 +191,9 @@ export function probeDevice(
   device.group = group;
   group.members.push(device);
   try {
-    const unit = unitFor(group, device);
-    unit.members.push(device);
-    takeUpDomain(unit, device, options.deferDefault ?? false);
+    const subgroup = subgroupFor(group, device);
+    subgroup.members.push(device);
+    takeUpDomain(subgroup, device, options.deferDefault ?? false);
     device.orphanOf = undefined;
   } catch (error) {
     takeOut(device);
@@ -202,12 +202,12 @@ export function probeDevice(
   }
 }
 
-function takeUpDomain(unit: AttachUnit, device: IommuDevice, deferDefault: boolean): void {
-  const { group } = unit;
+function takeUpDomain(subgroup: Subgroup, device: IommuDevice, deferDefault: boolean): void {
+  const { group } = subgroup;
   if (group.defaultDomain !== undefined) noteDirectMappings(group.defaultDomain, device);
   refuseUnmapped(group, device);
-  if (unit.domain !== undefined) {
-    if (group.enforces('newcomer-joins-domain')) setDevice(group, device, unit.domain);
+  if (subgroup.domain !== undefined) {
+    if (group.enforces('newcomer-joins-domain')) setDevice(group, device, subgroup.domain);
     else if (group.defaultDomain !== undefined) setDevice(group, device, group.defaultDomain);
   } else if (group.defaultDomain === undefined) {
     if (!deferDefault) setupDefaultDomain(group, undefined);
@@ -234,11 +234,11 @@ export function releaseDevice(device: IommuDevice): void {
 function takeOut(device: IommuDevice): void {
   const group = device.requireGroup();
   remove(group.members, device);
-  const unit = group.units.find(({ members }) => members.includes(device));
-  if (unit !== undefined) {
-    remove(unit.members, device);
-    if (device.blocked) unit.recoveryCount--;
-    if (unit.members.length === 0) remove(group.units, unit);
+  const subgroup = group.subgroups.find(({ members }) => members.includes(device));
+  if (subgroup !== undefined) {
+    remove(subgroup.members, device);
+    if (device.blocked) subgroup.recoveryCount--;
+    if (subgroup.members.length === 0) remove(group.subgroups, subgroup);
   }
   if (group.members.length === 0 && group.ownerCount > 0) {
     throw new Error(`group ${group.id} lost its last member while ${ownerName(group)} owns it`);
@@ -322,28 +322,29 @@ function tryAttach(device: IommuDevice, domain: Domain): void {
 }
 
 /**
- * Moves a unit to another domain: all members or none. Members in a reset window follow when it ends.
+ * Moves a subgroup to another domain: all members or none. Members in a reset window follow when it ends.
  * @throws Errno the first member's refusal, with the earlier members back on the old domain; EBUSY in a reset window
  */
-export function switchDomain(unit: AttachUnit, domain: Domain): void {
-  if (unit.domain === domain) return;
-  const { group } = unit;
-  if (unit.recoveryCount > 0 && group.enforces('reset-fences-attach')) {
-    const inReset = unit.members.filter(({ blocked }) => blocked).map(({ name }) => name);
+export function switchDomain(subgroup: Subgroup, domain: Domain): void {
+  if (subgroup.domain === domain) return;
+  const { group } = subgroup;
+  if (subgroup.recoveryCount > 0 && group.enforces('reset-fences-attach')) {
+    const inReset = subgroup.members.filter(({ blocked }) => blocked).map(({ name }) => name);
     throw new Errno('EBUSY', `${inReset.join(', ')} of group ${group.id} is being reset`);
   }
   const moved: IommuDevice[] = [];
-  for (const device of unit.members) {
+  for (const device of subgroup.members) {
     if (device.blocked) continue;
     try {
       setDevice(group, device, domain);
     } catch (error) {
-      if (unit.domain !== undefined) for (const member of moved) revert(member, unit.domain);
+      if (subgroup.domain !== undefined)
+        for (const member of moved) revert(member, subgroup.domain);
       throw error;
     }
     moved.push(device);
   }
-  unit.domain = domain;
+  subgroup.domain = domain;
 }
 
 function revert(device: IommuDevice, domain: Domain): void {
@@ -357,19 +358,19 @@ function revert(device: IommuDevice, domain: Domain): void {
 }
 
 /** The same for release paths: cannot fail. */
-export function switchDomainForced(unit: AttachUnit, domain: Domain): void {
-  if (unit.domain === domain) return;
-  for (const device of unit.members) if (!device.blocked) revert(device, domain);
-  unit.domain = domain;
+export function switchDomainForced(subgroup: Subgroup, domain: Domain): void {
+  if (subgroup.domain === domain) return;
+  for (const device of subgroup.members) if (!device.blocked) revert(device, domain);
+  subgroup.domain = domain;
 }
 
-/** Back to what the core keeps the unit on: blocking while the group is owned, otherwise the default domain. */
-export function setCoreDomain(unit: AttachUnit): void {
-  const { group } = unit;
+/** Back to what the core keeps the subgroup on: blocking while the group is owned, otherwise the default domain. */
+export function setCoreDomain(subgroup: Subgroup): void {
+  const { group } = subgroup;
   const owned = group.owner !== undefined && group.enforces('detach-blocks-dma');
   const domain = owned ? group.blockingDomain : group.defaultDomain;
   if (domain === undefined) throw new Error(`group ${group.id} has no domain to go back to`);
-  switchDomainForced(unit, domain);
+  switchDomainForced(subgroup, domain);
 }
 
 /** Makes sure that there is a blocking domain. Throws what the driver throws. */
@@ -402,17 +403,17 @@ export function setupDefaultDomain(group: IommuGroup, wanted: DefaultDomainKind 
   for (const device of group.members) noteDirectMappings(domain, device);
   const old = group.defaultDomain;
   group.defaultDomain = domain;
-  const moved: AttachUnit[] = [];
+  const moved: Subgroup[] = [];
   try {
-    for (const unit of group.units) {
-      if (unit.domain === undefined) switchDomainForced(unit, domain);
-      else switchDomain(unit, domain);
-      moved.push(unit);
+    for (const subgroup of group.subgroups) {
+      if (subgroup.domain === undefined) switchDomainForced(subgroup, domain);
+      else switchDomain(subgroup, domain);
+      moved.push(subgroup);
     }
   } catch (error) {
     if (old !== undefined) {
       group.defaultDomain = old;
-      for (const unit of moved) switchDomainForced(unit, old);
+      for (const subgroup of moved) switchDomainForced(subgroup, old);
       domain.free();
     }
     throw error;

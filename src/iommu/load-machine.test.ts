@@ -4,7 +4,7 @@ import test from 'node:test';
 import fc from 'fast-check';
 import { InputError } from '../base/input-error.ts';
 import { BUILTIN_MACHINES } from '../machine/builtin.ts';
-import { formatMachine } from '../machine/machine-text.ts';
+import { formatMachine } from '../machine/file/write.ts';
 import { formGroups } from './group-view.ts';
 import { loadMachine } from './load-machine.ts';
 

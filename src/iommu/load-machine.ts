@@ -1,12 +1,12 @@
 /**
  * A machine from its file, with its groups checked: what every command and every program of ours loads machines with.
  */
-import { readMachineFile } from '../machine/machine-file.ts';
+import { readMachineFile } from '../machine/file/read.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
-import type { GroupFormer } from './group-former.ts';
+import type { GroupBuilder } from './group-builder.ts';
 import { formGroups } from './group-view.ts';
-import { explainMerge } from './why.ts';
+import { explainMerge } from './group-reasons.ts';
 
 /**
  * Loads a machine file.
@@ -18,23 +18,23 @@ import { explainMerge } from './why.ts';
 export function loadMachine(text: string, name: string): Machine {
   const { machine, problems, groupPlaces } = readMachineFile(text, name);
   if (machine.source === 'capture') return machine;
-  const former = formGroups(machine);
+  const builder = formGroups(machine);
   for (const [device, place] of groupPlaces) {
-    const group = former.groupOf(device);
+    const group = builder.groupOf(device);
     const claimed = device.facts.recordedGroup;
     if (claimed === undefined || group?.id === claimed) continue;
-    problems.add(place, contradiction(device, claimed, former));
+    problems.add(place, contradiction(device, claimed, builder));
   }
   problems.throwIfAny();
   return machine;
 }
 
-function contradiction(device: PciDevice, claimed: number, former: GroupFormer): string {
-  const group = former.groupOf(device);
+function contradiction(device: PciDevice, claimed: number, builder: GroupBuilder): string {
+  const group = builder.groupOf(device);
   if (group === undefined) {
     return `${device.name} has no group, because no IOMMU translates for it; expected no "group"`;
   }
-  const merge = former.mergeOf(device);
+  const merge = builder.mergeOf(device);
   const reason =
     merge === undefined
       ? `nothing ties it to a device of group ${claimed}`

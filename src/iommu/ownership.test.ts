@@ -9,15 +9,9 @@ import {
   prepareReset,
   replaceGroupHandle,
 } from './attach.ts';
-import { bareIommu } from './bare-iommu.ts';
+import { bareIommu } from './hardware/bare.ts';
 import { IommuDevice, type IommuDeviceOptions, type IommuOps } from './domain.ts';
-import {
-  GroupTable,
-  probeDevice,
-  releaseDevice,
-  type AttachUnit,
-  type IommuGroup,
-} from './group.ts';
+import { GroupTable, probeDevice, releaseDevice, type Subgroup, type IommuGroup } from './group.ts';
 import {
   claimDevice,
   claimGroup,
@@ -27,7 +21,13 @@ import {
   useDefaultDomain,
 } from './ownership.ts';
 
-type Pair = { group: IommuGroup; a: IommuDevice; b: IommuDevice; ops: IommuOps; unit: AttachUnit };
+type Pair = {
+  group: IommuGroup;
+  a: IommuDevice;
+  b: IommuDevice;
+  ops: IommuOps;
+  subgroup: Subgroup;
+};
 
 function device(name: string, options: Partial<IommuDeviceOptions> = {}): IommuDevice {
   return new IommuDevice({ name, ops: bareIommu(), ...options });
@@ -41,9 +41,9 @@ function pair(options: Partial<IommuDeviceOptions> = {}): Pair {
   const b = device('b', { ...options, ops });
   probeDevice(a, () => group.ref());
   probeDevice(b, () => group.ref());
-  const [unit] = group.units;
-  assert.ok(unit);
-  return { group, a, b, ops, unit };
+  const [subgroup] = group.subgroups;
+  assert.ok(subgroup);
+  return { group, a, b, ops, subgroup: subgroup };
 }
 
 const X = { name: 'X' };
@@ -108,13 +108,13 @@ test('claimGroup is EPERM for the owner itself too', () => {
 });
 
 test('a claim blocks every member, a detach blocks again, a release restores the default', () => {
-  const { group, a, b, unit, ops } = pair();
+  const { group, a, b, subgroup: subgroup, ops } = pair();
   claimDevice(a, X);
   assert.deepEqual([a.attached, b.attached], [ops.blockedDomain, ops.blockedDomain]);
   const domain = ops.allocPaging(a, { kind: 'unmanaged', flags: 0 });
-  attachGroupHandle(unit, domain, { domain: undefined });
+  attachGroupHandle(subgroup, domain, { domain: undefined });
   assert.deepEqual([a.attached, b.attached], [domain, domain]);
-  detachGroupHandle(unit);
+  detachGroupHandle(subgroup);
   assert.deepEqual([a.attached, b.attached], [ops.blockedDomain, ops.blockedDomain]);
   releaseDeviceClaim(a);
   assert.deepEqual([a.attached, b.attached], [group.defaultDomain, group.defaultDomain]);
@@ -134,21 +134,21 @@ test('a device that firmware maps one to one cannot be claimed: EINVAL, all memb
 });
 
 test('a reset window fences attach but not detach, which takes effect when it ends', () => {
-  const { a, b, unit, ops } = pair({ atsSupported: true });
+  const { a, b, subgroup: subgroup, ops } = pair({ atsSupported: true });
   claimDevice(a, X);
   const domain = ops.allocPaging(a, { kind: 'unmanaged', flags: 0 });
   prepareReset(a);
   assert.throws(
     () => {
-      attachGroupHandle(unit, domain, { domain: undefined });
+      attachGroupHandle(subgroup, domain, { domain: undefined });
     },
     refused('EBUSY', 'a of group 0 is being reset'),
   );
   finishReset(a);
-  attachGroupHandle(unit, domain, { domain: undefined });
+  attachGroupHandle(subgroup, domain, { domain: undefined });
   prepareReset(a);
   assert.deepEqual([a.attached, b.attached], [ops.blockedDomain, domain]);
-  detachGroupHandle(unit);
+  detachGroupHandle(subgroup);
   finishReset(a);
   assert.deepEqual([a.attached, b.attached], [ops.blockedDomain, ops.blockedDomain]);
 });
@@ -178,20 +178,20 @@ for (const step of ['claim', 'attach', 'replace', 'hotAdd'] as const) {
         if (++calls === failing) throw new Errno('ENOMEM', `injected: ${call}`);
       },
     });
-    const { group, a, unit } = pair({ ops });
+    const { group, a, subgroup: subgroup } = pair({ ops });
     const one = ops.allocPaging(a, { kind: 'unmanaged', flags: 0 });
     const two = ops.allocPaging(a, { kind: 'unmanaged', flags: 0 });
     if (step !== 'claim') claimDevice(a, X);
-    if (step === 'replace') attachGroupHandle(unit, one, { domain: undefined });
+    if (step === 'replace') attachGroupHandle(subgroup, one, { domain: undefined });
     const run = {
       claim: () => {
         claimDevice(a, X);
       },
       attach: () => {
-        attachGroupHandle(unit, one, { domain: undefined });
+        attachGroupHandle(subgroup, one, { domain: undefined });
       },
       replace: () => {
-        replaceGroupHandle(unit, two, { domain: undefined });
+        replaceGroupHandle(subgroup, two, { domain: undefined });
       },
       hotAdd: () => {
         probeDevice(device('c', { ops }), () => group.ref());
@@ -233,7 +233,7 @@ function picture(group: IommuGroup): unknown {
     count: group.ownerCount,
     references: group.references,
     members: group.members.map(({ name, attached, pasids }) => [name, attached?.name, pasids.size]),
-    units: group.units.map(({ domain, members, pasidArray }) => [
+    units: group.subgroups.map(({ domain, members, pasidArray }) => [
       domain?.name,
       members.length,
       [...pasidArray].map(([key, { domain: attached }]) => [key, attached.name]),

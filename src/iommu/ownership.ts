@@ -20,7 +20,7 @@ import {
   ownerName,
   switchDomain,
   switchDomainForced,
-  type AttachUnit,
+  type Subgroup,
   type DmaOwner,
   type IommuGroup,
 } from './group.ts';
@@ -144,21 +144,21 @@ function take(group: IommuGroup, owner: DmaOwner): void {
   group.ownerCount++;
 }
 
-// All units or none: a later unit's refusal puts the earlier ones back.
+// All subgroups or none: a later subgroup's refusal puts the earlier ones back.
 function blockAll(group: IommuGroup): void {
   const blocking = needBlockingDomain(group);
-  const moved: [AttachUnit, AttachUnit['domain']][] = [];
-  for (const unit of group.units) {
-    const old = unit.domain;
+  const moved: [Subgroup, Subgroup['domain']][] = [];
+  for (const subgroup of group.subgroups) {
+    const old = subgroup.domain;
     try {
-      switchDomain(unit, blocking);
+      switchDomain(subgroup, blocking);
     } catch (error) {
       for (const [earlier, domain] of moved) {
         if (domain !== undefined) switchDomainForced(earlier, domain);
       }
       throw error;
     }
-    moved.push([unit, old]);
+    moved.push([subgroup, old]);
   }
 }
 
@@ -168,7 +168,7 @@ export function releaseGroup(group: IommuGroup): void {
   group.ownerCount = 0;
   group.owner = undefined;
   if (group.defaultDomain === undefined || !group.enforces('release-restores-default')) return;
-  for (const unit of group.units) switchDomainForced(unit, group.defaultDomain);
+  for (const subgroup of group.subgroups) switchDomainForced(subgroup, group.defaultDomain);
 }
 
 /** Ends one claim of {@link claimDevice}; the last one releases the group. Cannot fail. */

@@ -16,8 +16,8 @@ import type { Context } from './context.ts';
 import type { IoPagetable, IoptAccess } from './io-pagetable.ts';
 import { Ioas, lastByte } from './ioas.ts';
 import { IommufdObject } from './object.ts';
-import { copyUser, type Copy, type Pages } from './pages.ts';
-import type { Piece } from './pins.ts';
+import { copyUser, type Copy, type Pages } from '../pinning/pages.ts';
+import type { Piece } from '../pinning/pins.ts';
 
 export type AccessOptions = {
   /** it pins, and needs whole pages for that */

@@ -14,8 +14,8 @@ import type { Span } from '../base/range-map.ts';
 import { PROT_READ, PROT_WRITE } from '../iommu/page-table.ts';
 import type { PagingDomain } from '../iommu/paging-domain.ts';
 import type { IoPagetable } from './io-pagetable.ts';
-import type { Pages } from './pages.ts';
-import type { Piece } from './pins.ts';
+import type { Pages } from '../pinning/pages.ts';
+import type { Piece } from '../pinning/pins.ts';
 
 /** A byte of a page set. */
 export type PagesByte = { readonly index: number; readonly offset: number };

@@ -10,7 +10,7 @@ import type { Faults } from '../base/faults.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
 import type { DmaOwner, IommuGroup, GroupTable } from '../iommu/group.ts';
 import type { PhysicalMemory } from '../machine/memory.ts';
-import type { Accounting, Payer } from './accounting.ts';
+import type { Accounting, Payer } from '../pinning/accounting.ts';
 import type { Ioas } from './ioas.ts';
 import type { IommufdGroup } from './iommufd-group.ts';
 import type { MmapWindows } from './mmap-windows.ts';

@@ -128,7 +128,7 @@ export class IommufdDevice extends IommufdObject {
 
   /** What the device and those that share its page table are attached to, by PASID. */
   get attachments(): Map<number, Attach> {
-    return this.group.attachments(this.iommu.requireGroup().unitOf(this.iommu));
+    return this.group.attachments(this.iommu.requireGroup().subgroupOf(this.iommu));
   }
 
   isAttached(pasid: number): boolean {
@@ -272,8 +272,8 @@ function attachFirst(device: IommufdDevice, pasid: number, hwpt: HwPagetable): v
   const { faults } = device.context.environment;
   faults.alloc('attach handle');
   const handle = new IommufdAttachHandle(device, hwpt);
-  const unit = device.iommu.requireGroup().unitOf(device.iommu);
-  if (pasid === NO_PASID) attachGroupHandle(unit, hwpt.domain, handle);
+  const subgroup = device.iommu.requireGroup().subgroupOf(device.iommu);
+  if (pasid === NO_PASID) attachGroupHandle(subgroup, hwpt.domain, handle);
   else attachDevicePasid(device.iommu, pasid, hwpt.domain, handle);
 }
 
@@ -313,9 +313,9 @@ function detachHwpt(device: IommufdDevice, pasid: number): HwPagetable | undefin
   if (!attach?.devices.has(device.id)) return undefined;
   attach.devices.delete(device.id);
   if (attach.devices.size === 0) {
-    const unit = iommu.requireGroup().unitOf(iommu);
-    const handle = unit.pasidArray.get(pasid)?.handle;
-    if (pasid === NO_PASID) detachGroupHandle(unit);
+    const subgroup = iommu.requireGroup().subgroupOf(iommu);
+    const handle = subgroup.pasidArray.get(pasid)?.handle;
+    if (pasid === NO_PASID) detachGroupHandle(subgroup);
     else detachDevicePasid(iommu, pasid);
     answerFaults(attach.hwpt, handle);
     attachments.delete(pasid);
@@ -368,9 +368,9 @@ function switchHandle(
   checkPasid(device, pasid, hwpt);
   device.context.environment.faults.alloc('attach handle');
   const handle = new IommufdAttachHandle(device, hwpt);
-  const unit = device.iommu.requireGroup().unitOf(device.iommu);
-  const before = unit.pasidArray.get(pasid)?.handle;
-  if (pasid === NO_PASID) replaceGroupHandle(unit, hwpt.domain, handle);
+  const subgroup = device.iommu.requireGroup().subgroupOf(device.iommu);
+  const before = subgroup.pasidArray.get(pasid)?.handle;
+  if (pasid === NO_PASID) replaceGroupHandle(subgroup, hwpt.domain, handle);
   else replaceDevicePasid(device.iommu, pasid, hwpt.domain, handle);
   answerFaults(old, before);
 }

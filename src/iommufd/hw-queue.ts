@@ -12,8 +12,8 @@ import { IOMMU_HW_QUEUE_TYPE_DEFAULT, type iommu_hw_queue_alloc } from '../uapi/
 import { Access } from './access.ts';
 import { lastByte, unknownFlags } from './ioas.ts';
 import { IommufdObject } from './object.ts';
-import { pfnsOf } from './pages.ts';
-import type { Piece } from './pins.ts';
+import { pfnsOf } from '../pinning/pages.ts';
+import type { Piece } from '../pinning/pins.ts';
 import type { Ucmd } from './ucmd.ts';
 import { Viommu } from './viommu.ts';
 

@@ -19,7 +19,7 @@ import type { IoPagetable } from './io-pagetable.ts';
 import { Ioas } from './ioas.ts';
 import type { Iommufd } from './iommufd.ts';
 import type { IommufdObject } from './object.ts';
-import type { Pages } from './pages.ts';
+import type { Pages } from '../pinning/pages.ts';
 import { Vdevice } from './vdevice.ts';
 import { Veventq } from './veventq.ts';
 import { Viommu } from './viommu.ts';

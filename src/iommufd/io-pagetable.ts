@@ -35,7 +35,7 @@ import type { PagingDomain } from '../iommu/paging-domain.ts';
 import type { ReservedRegion } from '../iommu/domain.ts';
 import { Area, type PagesByte } from './area.ts';
 import { allocIova } from './iova-alloc.ts';
-import type { Pages } from './pages.ts';
+import type { Pages } from '../pinning/pages.ts';
 import { Reservations } from './reservations.ts';
 
 /** An in-kernel user of an IOAS, as the io_pagetable sees it. */

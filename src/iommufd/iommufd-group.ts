@@ -8,7 +8,7 @@
  * After struct iommufd_group and struct iommufd_attach of drivers/iommu/iommufd (device.c, iommufd_private.h).
  */
 import type { Context } from './context.ts';
-import type { AttachUnit, IommuGroup } from '../iommu/group.ts';
+import type { Subgroup, IommuGroup } from '../iommu/group.ts';
 import type { IommufdDevice } from './device.ts';
 import type { HwPagetable } from './hw-pagetable.ts';
 
@@ -19,7 +19,7 @@ export class IommufdGroup {
   readonly context: Context;
   readonly group: IommuGroup;
   // One table in Linux, where a group is one unit.
-  readonly #tables = new Map<AttachUnit, Map<number, Attach>>();
+  readonly #tables = new Map<Subgroup, Map<number, Attach>>();
   #references = 1;
 
   private constructor(context: Context, group: IommuGroup) {
@@ -40,11 +40,11 @@ export class IommufdGroup {
   }
 
   /** What a unit is attached to, by PASID; key 0 is the RID. No attachment is empty of devices. */
-  attachments(unit: AttachUnit): Map<number, Attach> {
-    const known = this.#tables.get(unit);
+  attachments(subgroup: Subgroup): Map<number, Attach> {
+    const known = this.#tables.get(subgroup);
     if (known !== undefined) return known;
     const table = new Map<number, Attach>();
-    this.#tables.set(unit, table);
+    this.#tables.set(subgroup, table);
     return table;
   }
 

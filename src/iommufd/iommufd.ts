@@ -9,7 +9,7 @@ import type { Backing, Task } from '../base/task.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
 import type { GroupTable } from '../iommu/group.ts';
 import { PAGE_SIZE, type PhysicalMemory } from '../machine/memory.ts';
-import { Accounting } from './accounting.ts';
+import { Accounting } from '../pinning/accounting.ts';
 import { Context, type Environment } from './context.ts';
 import { IommufdFile } from './file.ts';
 import { assertInvariants } from './invariants.ts';

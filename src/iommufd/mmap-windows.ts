@@ -5,6 +5,7 @@
  * After drivers/iommu/iommufd/driver.c (_iommufd_alloc_mmap) and iommufd_fops_mmap of main.c.
  */
 import { Errno } from '../base/errno.ts';
+import { FIRST_WINDOW_OFFSET } from '../base/file-offsets.ts';
 import { hex } from '../base/position.ts';
 import type { Backing, MmapGrant, MmapRequest } from '../base/task.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
@@ -18,12 +19,6 @@ type Window = {
 
 /** A window with the mappings that show it now. */
 type Exported = Window & { mappings: number };
-
-/**
- * Offsets start here. Linux starts at the second page; any offset is good for a client, which must not guess it, and one
- * that nothing else uses lets a supervisor see such an mmap without looking at every other.
- */
-export const FIRST_WINDOW_OFFSET = 0x5649_0000_0000_0000n;
 
 export class MmapWindows {
   readonly #windows = new Map<bigint, Exported>();

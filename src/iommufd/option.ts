@@ -14,9 +14,9 @@ import {
   type iommu_ioas_change_process,
   type iommu_option,
 } from '../uapi/iommufd.ts';
-import { payerOf, type Payer } from './accounting.ts';
+import { payerOf, type Payer } from '../pinning/accounting.ts';
 import { Ioas, reservedSet } from './ioas.ts';
-import type { Pages } from './pages.ts';
+import type { Pages } from '../pinning/pages.ts';
 import type { Ucmd } from './ucmd.ts';
 
 export function destroy({ context, cmd }: Ucmd<iommu_destroy>): undefined {

@@ -9,11 +9,11 @@ import { MAX_ADDRESS, hex, offsetOf, pageOf } from '../base/position.ts';
 import type { Task } from '../base/task.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
 import { PROT_WRITE } from '../iommu/page-table.ts';
-import { payerOf } from './accounting.ts';
+import { payerOf } from '../pinning/accounting.ts';
 import type { Context } from './context.ts';
-import { DmaBuf } from './dma-buf.ts';
+import { DmaBuf } from '../pinning/dma-buf.ts';
 import type { Slice } from './io-pagetable.ts';
-import { Pages, type Source } from './pages.ts';
+import { Pages, type Source } from '../pinning/pages.ts';
 
 const PAGE = BigInt(PAGE_SIZE);
 const MAX_LENGTH = MAX_ADDRESS - PAGE;

@@ -4,7 +4,7 @@ import test from 'node:test';
 import { Errno } from '../base/errno.ts';
 import { Faults } from '../base/faults.ts';
 import { GroupTable } from '../iommu/group.ts';
-import { InProcessClient } from '../kernel/in-process-client.ts';
+import { InProcessClient } from '../client/in-process.ts';
 import { PhysicalMemory } from '../machine/memory.ts';
 import {
   VFIO_CHECK_EXTENSION,

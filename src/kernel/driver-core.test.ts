@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { Errno, type ErrnoCode } from '../base/errno.ts';
-import { bareIommu } from '../iommu/bare-iommu.ts';
+import { bareIommu } from '../iommu/hardware/bare.ts';
 import { IommuDevice } from '../iommu/domain.ts';
 import { BusDevice, DriverCore, type Driver } from './driver-core.ts';
 

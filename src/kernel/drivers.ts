@@ -3,24 +3,16 @@
  * their devices here, save those that offer them to user space through VFIO; what counts is whether a probe succeeds and what the
  * driver says about DMA.
  *
- * After drivers/vfio/pci/vfio_pci.c (probe, open), drivers/pci/pcie/portdrv.c (probe).
+ * After drivers/vfio/pci/vfio_pci.c (probe), drivers/pci/pcie/portdrv.c (probe).
  */
 import { Errno } from '../base/errno.ts';
-import type { Task } from '../base/task.ts';
-import { idMatches, type Driver as DriverSpec } from '../machine/drivers.ts';
+import { idMatches, type DriverSpec } from '../machine/drivers.ts';
 import { PORT_TYPES } from '../machine/pci/capabilities.ts';
 import { HEADER_NORMAL } from '../machine/pci/config-space.ts';
-import {
-  VFIO_DEVICE_FLAGS_PCI,
-  VFIO_DEVICE_FLAGS_RESET,
-  VFIO_DEVICE_GET_INFO,
-  vfio_device_info,
-} from '../uapi/vfio.ts';
-import { Argument } from '../vfio/arguments.ts';
-import type { VfioDevice, VfioDeviceOps } from '../vfio/vfio.ts';
+import { vfioPciOps } from '../vfio/pci/device.ts';
+import type { VfioDevice } from '../vfio/vfio.ts';
 import type { BusDevice, Driver } from './driver-core.ts';
-import { canReset } from './pci-reset.ts';
-import { VfTokens } from './vf-tokens.ts';
+import { VfTokens } from '../vfio/pci/vf-token.ts';
 import type { DriverDma, PciFunction, PciSystem } from './pci-system.ts';
 
 /** The driver that a description stands for. */
@@ -97,7 +89,7 @@ function vfioCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
         throw new Errno('EINVAL', `${device.name} is a bridge, ${spec.name} takes endpoints`);
       }
       tokens.add(known.pci);
-      bound.set(device, system.vfio.register(device.iommu, pciOps(known, tokens)));
+      bound.set(device, system.vfio.register(device.iommu, vfioPciOps(known, tokens)));
     },
     remove: (device, done) => {
       const vfio = bound.get(device);
@@ -107,38 +99,4 @@ function vfioCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
       system.vfio.unregister(vfio, done);
     },
   };
-}
-
-/** VFIO's view of a PCI function. */
-function pciOps(known: PciFunction, tokens: VfTokens): VfioDeviceOps {
-  let resetWorks = false;
-  return {
-    pasids: true,
-    openDevice: () => {
-      resetWorks = canReset(known.pci, known.resetMethods);
-      tokens.opened(known.pci);
-    },
-    closeDevice: () => {
-      tokens.closed(known.pci);
-    },
-    matchToken: (_device, token) => {
-      tokens.match(known.pci, token);
-    },
-    flags: () => VFIO_DEVICE_FLAGS_PCI | (resetWorks ? VFIO_DEVICE_FLAGS_RESET : 0),
-    ioctl: (device, task, command, argument) => {
-      if (command === VFIO_DEVICE_GET_INFO) return getInfo(device, task, argument);
-      throw new Errno('ENOTTY', `a VFIO device has no ioctl 0x${command.toString(16)}`);
-    },
-  };
-}
-
-const REGIONS = 9;
-const INTERRUPTS = 5;
-
-function getInfo(device: VfioDevice, task: Task, address: bigint): number {
-  const given = new Argument(task, address, vfio_device_info, 'num_irqs');
-  given.writeBack('flags', device.ops.flags?.() ?? 0);
-  given.writeBack('num_regions', REGIONS);
-  given.writeBack('num_irqs', INTERRUPTS);
-  return 0;
 }

@@ -7,7 +7,7 @@
 import { Errno } from '../base/errno.ts';
 import type { Faults } from '../base/faults.ts';
 import type { OpenFile, ReadBuffer, Task, WriteBuffer } from '../base/task.ts';
-import type { DeviceNode, Folder } from './kernel.ts';
+import type { DeviceNode, Directory } from './kernel.ts';
 
 export const FAIL_NTH = '/fail-nth';
 
@@ -15,7 +15,7 @@ const MODE = 0o644;
 /** bytes that are looked at (kstrtouint_from_user) */
 const LONGEST = 34;
 const PATH = /^\/proc\/(\d+)(?:\/task\/(\d+))?\/fail-nth$/;
-const SWITCHES: Folder = {
+const SWITCHES: Directory = {
   'ignore-gfp-wait': 'Y\n',
   'ignore-gfp-highmem': 'Y\n',
   interval: '1\n',
@@ -30,7 +30,7 @@ const SWITCHES: Folder = {
  * What /sys/kernel/debug shows of fault injection. Programs look whether it is there and quieten it; every place can fail
  * in any case, so the switches do nothing.
  */
-export const FAULT_SWITCHES: Folder = {
+export const FAULT_SWITCHES: Directory = {
   fail_iommufd: SWITCHES,
   fail_page_alloc: SWITCHES,
   failslab: SWITCHES,

@@ -17,17 +17,17 @@ export type DeviceNode = {
 };
 
 /** What the supervisor asks of a kernel; later also directories and files of /sys. */
-export type Names = {
+export type Namespace = {
   /** The node at an absolute path without symbolic links, "." and ".."; undefined if the host's file is meant. */
   lookup(path: string): DeviceNode | undefined;
   /** Folders of ordinary files by absolute path, laid over the host's. */
-  readonly folders: ReadonlyMap<string, Folder>;
+  readonly folders: ReadonlyMap<string, Directory>;
   /** Last components of all nodes and folders: a path without any of these names none, unless through a symbolic link. */
   readonly basenames: ReadonlySet<string>;
 };
 
 /** Names with the contents of files, or folders. */
-export type Folder = { readonly [name: string]: string | Folder };
+export type Directory = { readonly [name: string]: string | Directory };
 
 /** What the supervisor must know of the machine's physical memory (machine/memory.ts), to keep pinned pages reachable. */
 export type PinnedMemory = {
@@ -40,7 +40,7 @@ export type PinnedMemory = {
 export type KernelParts = {
   /** device nodes by absolute path */
   readonly nodes: ReadonlyMap<string, DeviceNode>;
-  readonly folders?: ReadonlyMap<string, Folder>;
+  readonly folders?: ReadonlyMap<string, Directory>;
   readonly memory: PinnedMemory;
   /** fault injection: each thread can make one of its next calls fail, as by /proc/self/task/TID/fail-nth */
   readonly faults?: TaskFaults;
@@ -49,9 +49,9 @@ export type KernelParts = {
 };
 
 /** The machine as a run sees it: names, and calls that begin and end. */
-export class Kernel implements Names {
+export class Kernel implements Namespace {
   readonly nodes: ReadonlyMap<string, DeviceNode>;
-  readonly folders: ReadonlyMap<string, Folder>;
+  readonly folders: ReadonlyMap<string, Directory>;
   readonly basenames: ReadonlySet<string>;
   readonly memory: PinnedMemory;
   readonly #parts: KernelParts;

@@ -4,12 +4,12 @@
  *
  * Each row's `ids` are facts from the driver's pci_device_id table; long tables are cut down to the devices that QEMU has.
  */
-import type { Driver } from '../machine/drivers.ts';
+import type { DriverSpec } from '../machine/drivers.ts';
 
 const PLAIN = { managedDma: false, overrideOnly: false, bridges: false } as const;
 const ICH9_SMBUS = 0x2930;
 
-export const LINUX_DRIVERS: readonly Driver[] = [
+export const LINUX_DRIVERS: readonly DriverSpec[] = [
   // drivers/pci/pcie/portdrv.c: PCI bridges, subtractive ones, root complex event collectors
   {
     name: 'pcieport',

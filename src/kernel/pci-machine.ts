@@ -5,7 +5,7 @@
 import { Errno } from '../base/errno.ts';
 import { Faults } from '../base/faults.ts';
 import type { OpenFile } from '../base/task.ts';
-import { pcIommu } from '../iommu/pc-iommu.ts';
+import { pcIommu } from '../iommu/hardware/pc.ts';
 import { PROFILES, type ProfileName } from '../iommu/profile.ts';
 import { Iommufd } from '../iommufd/iommufd.ts';
 import type { Machine } from '../machine/machine.ts';

@@ -1,7 +1,7 @@
 /** Devices that come and go, with their drivers and groups. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { bareIommu } from '../iommu/bare-iommu.ts';
+import { bareIommu } from '../iommu/hardware/bare.ts';
 import { loadMachine } from '../iommu/load-machine.ts';
 import { PciSystem } from './pci-system.ts';
 

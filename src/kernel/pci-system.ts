@@ -18,7 +18,7 @@ import {
   type IommuGroup,
 } from '../iommu/group.ts';
 import { selectGroup } from '../iommu/pci-groups.ts';
-import { managedDriver, type Driver as DriverSpec } from '../machine/drivers.ts';
+import { managedDriver, type DriverSpec } from '../machine/drivers.ts';
 import type { DeviceDescription, Machine } from '../machine/machine.ts';
 import { aliasWalk } from '../machine/pci/alias.ts';
 import { acsVerdict } from '../machine/pci/acs.ts';
@@ -29,7 +29,7 @@ import { Vfio, type VfioOptions } from '../vfio/vfio.ts';
 import { BusDevice, DriverCore, type Done } from './driver-core.ts';
 import { makeDriver } from './drivers.ts';
 import { LINUX_DRIVERS } from './linux-drivers.ts';
-import { resetMethods, type ResetMethod } from './pci-reset.ts';
+import { resetMethods, type ResetMethod } from '../machine/pci/reset.ts';
 
 export type PciSystemOptions = {
   /** the driver of the machine's IOMMU */

@@ -40,7 +40,7 @@ export function idMatches(row: DriverId, identity: DeviceIdentity): boolean {
   );
 }
 
-export type Driver = {
+export type DriverSpec = {
   readonly name: string;
   /** lets user space own the group of its device (driver_managed_dma) */
   readonly managedDma: boolean;

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { Errno } from '../base/errno.ts';
 import { InputError } from '../base/input-error.ts';
-import { readMachineFile } from './machine-file.ts';
+import { readMachineFile } from './file/read.ts';
 import type { Machine } from './machine.ts';
 import { parseAddress } from './pci/address.ts';
 import { EXT_SRIOV, SRIOV } from './pci/capabilities.ts';

@@ -31,7 +31,7 @@ import {
   type Platform,
   type ReservedRegion,
 } from './pci/device.ts';
-import type { Driver } from './drivers.ts';
+import type { DriverSpec } from './drivers.ts';
 import {
   disableSriov,
   enableSriov,
@@ -106,7 +106,7 @@ export type MachineOptions = {
   readonly acsOptions?: AcsOptions;
   readonly atsDisabled?: boolean;
   readonly iommus?: readonly Iommu[];
-  readonly drivers?: readonly Driver[];
+  readonly drivers?: readonly DriverSpec[];
   /** ACPI tables that describe an IOMMU */
   readonly firmwareTables?: readonly string[];
 };
@@ -118,7 +118,7 @@ export class Machine {
   readonly acs: 'enable' | 'as-is';
   readonly acsOptions: AcsOptions;
   readonly iommus: readonly Iommu[];
-  readonly drivers: readonly Driver[];
+  readonly drivers: readonly DriverSpec[];
   readonly platform: Platform;
   /** ACPI tables that describe an IOMMU, used or not */
   readonly firmwareTables: readonly string[];

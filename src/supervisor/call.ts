@@ -5,9 +5,9 @@ import type { CallRecord } from '../base/trace.ts';
 import { openFlags } from '../os/files.ts';
 import { O_PATH, O_RDWR } from '../os/numbers.ts';
 import { fileOf, type Context } from './context.ts';
-import { isFull, putFile } from './file-limit.ts';
-import type { ClientSpace } from './process-memory.ts';
-import { forgetReadAhead } from './read-ahead.ts';
+import { isFull, putFile } from './fds/limit.ts';
+import type { ClientSpace } from './memory/process.ts';
+import { forgetReadAhead } from './memory/read-ahead.ts';
 import { threadStatus, type ClientThread, type ThreadStatus } from './process-table.ts';
 
 // include/uapi/linux/capability.h

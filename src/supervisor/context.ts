@@ -1,22 +1,22 @@
 /** What the handling of a call works with: the parts of one run. */
 import type { Kernel } from '../kernel/kernel.ts';
-import type { Trees } from './trees.ts';
+import type { Mirror } from './names/mirror.ts';
 import type { Listener } from '../os/seccomp.ts';
 import type { Call } from './call.ts';
-import type { FileTable, OpenEntry } from './files.ts';
-import type { KnownNumbers } from './known-numbers.ts';
-import type { SharedMemories } from './shared-memory.ts';
+import type { FileTable, OpenEntry } from './fds/files.ts';
+import type { FdCache } from './fds/fd-cache.ts';
+import type { SharedMemories } from './memory/shared.ts';
 import type { ClientThread, ProcessTable } from './process-table.ts';
 
 export type Context = {
   readonly listener: Listener;
   readonly files: FileTable;
   readonly processes: ProcessTable;
-  readonly numbers: KnownNumbers;
+  readonly fdCache: FdCache;
   readonly shared: SharedMemories;
   readonly names: Kernel;
   /** the folders of the machine, as they stand in the host's file system */
-  readonly trees: Trees;
+  readonly mirror: Mirror;
   /** the call that is being handled, once it is known to be about something of ours */
   readonly current: Current;
   /** clients count as root on the machine, whoever they are on the host */
@@ -48,7 +48,7 @@ export type SyscallHandler = (context: Context) => number;
  * @returns undefined for a file of the host, a negative errno if there is none or the thread has ended
  */
 export function fileOf(
-  { files, numbers }: Context,
+  { files, fdCache: numbers }: Context,
   thread: ClientThread,
   number: number,
 ): OpenEntry | undefined | number {

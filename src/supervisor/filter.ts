@@ -2,7 +2,7 @@
  * Which system calls of a client are looked at. Everything else runs at native speed. Looked at are: calls that take a
  * path (and the stat family, which may be asked about one of our files); ioctls of type ';', the letter of iommufd and
  * VFIO, or of dma-bufs; shared mappings of files; reads and writes of file numbers from the stream floor on, where our files
- * live whose data we make (event queues), in any way, and closing those; what gives a low file number another meaning (known-numbers.ts);
+ * live whose data we make (event queues), in any way, and closing those; what gives a low file number another meaning (fds/fd-cache.ts);
  * capabilities, for clients that count as root; the end of a process, for the memory that outlives it.
  *
  * The end of a single thread is not looked at: our own launching thread is under the filter too, and the main thread joins it,
@@ -21,9 +21,9 @@ import {
   SECCOMP_RET_USER_NOTIF,
   type Instruction,
 } from '../os/bpf.ts';
-import { FIRST_WINDOW_OFFSET } from '../iommufd/mmap-windows.ts';
+import { FIRST_WINDOW_OFFSET, REGION_OFFSET_PREFIX } from '../base/file-offsets.ts';
 import { CLONE_FILES, CLONE_THREAD, NR } from '../os/numbers.ts';
-import { KNOWN_NUMBERS } from './known-numbers.ts';
+import { KNOWN_NUMBERS } from './fds/fd-cache.ts';
 
 const X32_BIT = 0x40000000;
 const IOCTL_TYPE_MASK = 0xff00;
@@ -39,9 +39,6 @@ const F_GETPIPE_SZ = 1032;
 const FIONREAD = 0x541b;
 const HIGHEST_FD = 0x7fffffff;
 
-/** Data of our devices at this offset (high half of the 64-bit offset, lower 16 bits free) is read and written by us. */
-export const REGION_OFFSET_PREFIX = 0x56490000;
-/** Windows of memory are mapped from this offset on (iommufd/mmap-windows.ts). */
 const WINDOW_OFFSET_PREFIX = Number(FIRST_WINDOW_OFFSET >> 32n);
 const PREFIX_MASK = 0xffff0000;
 

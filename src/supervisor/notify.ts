@@ -11,7 +11,7 @@ import { isThreadOf } from '../os/process.ts';
 import type { Listener } from '../os/seccomp.ts';
 import { beginCall } from './call.ts';
 import { CONTINUE, type Context } from './context.ts';
-import type { CallEvent, Observer } from './observer.ts';
+import type { CallEvent, Observer } from './trace/observer.ts';
 import { SYSCALLS, type Syscall } from './syscalls/table.ts';
 
 const PATIENCE = 2; // milliseconds
@@ -108,7 +108,7 @@ export class NotifyLoop {
 
   #handle(): void {
     const listener = this.#listener;
-    this.#context.numbers.called(listener.tid);
+    this.#context.fdCache.called(listener.tid);
     const syscall = SYSCALLS.get(listener.nr);
     if (syscall === undefined) {
       listener.proceed();

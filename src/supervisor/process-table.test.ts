@@ -5,7 +5,7 @@ import test from 'node:test';
 import { PhysicalMemory } from '../machine/memory.ts';
 import { PollSet } from '../os/files.ts';
 import { ProcessTable } from './process-table.ts';
-import { SharedMemories } from './shared-memory.ts';
+import { SharedMemories } from './memory/shared.ts';
 
 const INIT = 1;
 

@@ -15,8 +15,8 @@ import {
   signalProcess,
 } from '../os/process.ts';
 import type { ResourceLimits } from '../base/task.ts';
-import type { OpenEntry, Table } from './files.ts';
-import { ClientSpace, type ClientMemory } from './process-memory.ts';
+import type { OpenEntry, Table } from './fds/files.ts';
+import { ClientSpace, type ClientMemory } from './memory/process.ts';
 
 /** Those that Linux 7.3 knows, CAP_CHECKPOINT_RESTORE the last (include/uapi/linux/capability.h). */
 export const ALL_CAPABILITIES = (1n << 41n) - 1n;
@@ -75,7 +75,7 @@ export class ClientThread {
   readonly files: number;
   /** where its files are */
   readonly table: Table;
-  /** by file number, what it is known to stand for (known-numbers.ts) */
+  /** by file number, what it is known to stand for (fds/fd-cache.ts) */
   readonly numbers: (OpenEntry | undefined)[] = [];
 
   constructor(tid: number, files: number, process: ClientProcess) {

@@ -13,17 +13,17 @@ import { closeFile } from '../os/files.ts';
 import { signalPid, signalProcess } from '../os/process.ts';
 import { Listener, UnsupportedError } from '../os/seccomp.ts';
 import type { Context } from './context.ts';
-import { FileTable } from './files.ts';
+import { FileTable } from './fds/files.ts';
 import { buildFilter } from './filter.ts';
-import { clientFileLimit } from './file-limit.ts';
-import { KnownNumbers } from './known-numbers.ts';
+import { clientFileLimit } from './fds/limit.ts';
+import { FdCache } from './fds/fd-cache.ts';
 import type { Launcher } from './launch.ts';
 import { LaunchError } from './launch.ts';
 import { NotifyLoop } from './notify.ts';
-import type { Observer } from './observer.ts';
+import type { Observer } from './trace/observer.ts';
 import { ProcessTable, threadStatus } from './process-table.ts';
-import { SharedMemories } from './shared-memory.ts';
-import { Trees } from './trees.ts';
+import { SharedMemories } from './memory/shared.ts';
+import { Mirror } from './names/mirror.ts';
 
 export type RunOptions = {
   /** program and arguments */
@@ -61,7 +61,7 @@ export class Supervisor {
   readonly #options: RunOptions;
   readonly #files: FileTable;
   readonly #filter: Uint8Array;
-  readonly #trees: Trees;
+  readonly #trees: Mirror;
   readonly #fileLimit: number;
   #loop: NotifyLoop | undefined;
   #processes: ProcessTable | undefined;
@@ -80,7 +80,7 @@ export class Supervisor {
     const floor = Math.max(0, Math.min(this.#fileLimit, SELECT_LIMIT) - STREAM_ROOM);
     this.#files = new FileTable(floor, ({ link }) => this.#options.observer?.released(link));
     this.#filter = buildFilter(floor);
-    this.#trees = new Trees(options.kernel.folders);
+    this.#trees = new Mirror(options.kernel.folders);
   }
 
   /**
@@ -154,10 +154,10 @@ export class Supervisor {
       listener,
       files,
       processes,
-      numbers: new KnownNumbers(processes),
+      fdCache: new FdCache(processes),
       shared,
       names: kernel,
-      trees: this.#trees,
+      mirror: this.#trees,
       current,
       asRoot,
     };

@@ -3,4 +3,4 @@ export {
   BufferMemory as FakeAddressSpace,
   InProcessClient as FakeClient,
   SparseBacking,
-} from '../kernel/in-process-client.ts';
+} from '../client/in-process.ts';

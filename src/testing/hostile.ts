@@ -7,7 +7,7 @@
  */
 import { Errno } from '../base/errno.ts';
 import type { FieldType, Struct, Union } from '../base/struct.ts';
-import { InProcessClient, SparseBacking } from '../kernel/in-process-client.ts';
+import { InProcessClient, SparseBacking } from '../client/in-process.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
 import { IOMMUFD_IOCTLS, type IoctlSpec } from '../uapi/ioctls.ts';
 import * as mock from '../uapi/iommufd-test.ts';

@@ -10,11 +10,7 @@ import type { Static } from '../base/struct.ts';
 import { GroupTable } from '../iommu/group.ts';
 import { Iommufd } from '../iommufd/iommufd.ts';
 import { violations } from '../iommufd/invariants.ts';
-import {
-  ClientFile,
-  InProcessClient,
-  type InProcessClientOptions,
-} from '../kernel/in-process-client.ts';
+import { ClientFile, InProcessClient, type InProcessClientOptions } from '../client/in-process.ts';
 import { PAGE_SIZE, PhysicalMemory } from '../machine/memory.ts';
 import * as mock from '../uapi/iommufd-test.ts';
 import * as uapi from '../uapi/iommufd.ts';

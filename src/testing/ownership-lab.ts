@@ -8,19 +8,19 @@ import { Errno } from '../base/errno.ts';
 import { Faults } from '../base/faults.ts';
 import { PROFILES, type ProfileName } from '../iommu/profile.ts';
 import { loadMachine } from '../iommu/load-machine.ts';
-import { pcIommu } from '../iommu/pc-iommu.ts';
+import { pcIommu } from '../iommu/hardware/pc.ts';
 import type { IommuDevice, IommuOps } from '../iommu/domain.ts';
 import type { IommuGroup } from '../iommu/group.ts';
 import { Iommufd } from '../iommufd/iommufd.ts';
 import type { IommufdFile } from '../iommufd/file.ts';
-import { ClientFile, InProcessClient } from '../kernel/in-process-client.ts';
+import { ClientFile, InProcessClient } from '../client/in-process.ts';
 import { PciSystem } from '../kernel/pci-system.ts';
 import { PhysicalMemory } from '../machine/memory.ts';
 import { IOMMU_HWPT_ALLOC_PASID } from '../uapi/iommufd.ts';
 import { Container } from '../vfio/container.ts';
 import type { DeviceFile } from '../vfio/device-file.ts';
 import type { GroupFile } from '../vfio/group-file.ts';
-import { doorOf } from '../vfio/iommufd.ts';
+import { vfioView } from '../vfio/iommufd.ts';
 
 const FUNCTIONS = { A: '0000:02:00.0', B: '0000:02:00.1', C: '0000:02:00.2' } as const;
 const OTHER = '0000:03:00.0';
@@ -204,7 +204,7 @@ export class OwnershipLab {
   }
 
   bindNode(file: DeviceFile, user: LabUser): string {
-    return this.try(() => file.bind(() => doorOf(user.file.context)));
+    return this.try(() => file.bind(() => vfioView(user.file.context)));
   }
 
   attach(file: DeviceFile, ioas: number): string {

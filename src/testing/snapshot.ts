@@ -13,7 +13,7 @@ import { HwQueue } from '../iommufd/hw-queue.ts';
 import type { IoPagetable } from '../iommufd/io-pagetable.ts';
 import { Ioas } from '../iommufd/ioas.ts';
 import type { IommufdObject } from '../iommufd/object.ts';
-import type { Pages } from '../iommufd/pages.ts';
+import type { Pages } from '../pinning/pages.ts';
 import { Viommu } from '../iommufd/viommu.ts';
 import type { PagingDomain } from '../iommu/paging-domain.ts';
 import type { Lab } from './lab.ts';
@@ -80,7 +80,7 @@ function objectPicture(object: IommufdObject, names: Names): Picture {
   if (object instanceof HwPagetable) return hwptPicture(object);
   if (object instanceof IommufdDevice) {
     const { iommu, vdevice } = object;
-    const handles = [...iommu.requireGroup().unitOf(iommu).pasidArray];
+    const handles = [...iommu.requireGroup().subgroupOf(iommu).pasidArray];
     return {
       on: iommu.attached?.name,
       vdevice: vdevice?.id,

@@ -40,15 +40,15 @@ export type IommufdBinding = {
   unbind(): void;
 };
 
-const DOORS = new WeakMap<Context, IommufdContext>();
+const VIEWS = new WeakMap<Context, IommufdContext>();
 
-/** IOMMUFD's engine as VFIO sees it: one door per context, however often it is asked for. */
-export function doorOf(context: Context): IommufdContext {
-  const known = DOORS.get(context);
+/** IOMMUFD's engine as VFIO sees it: one view per context. */
+export function vfioView(context: Context): IommufdContext {
+  const known = VIEWS.get(context);
   if (known !== undefined) return known;
-  const door: IommufdContext = {
+  const view: IommufdContext = {
     name: context.name,
-    bind: (device) => bindingOf(IommufdDevice.bindDevice(context, device), door),
+    bind: (device) => bindingOf(IommufdDevice.bindDevice(context, device), view),
     createCompatIoas: () => {
       createCompatIoas(context);
     },
@@ -58,8 +58,8 @@ export function doorOf(context: Context): IommufdContext {
       context.put();
     },
   };
-  DOORS.set(context, door);
-  return door;
+  VIEWS.set(context, view);
+  return view;
 }
 
 function bindingOf(device: IommufdDevice, context: IommufdContext): IommufdBinding {
@@ -79,13 +79,13 @@ function bindingOf(device: IommufdDevice, context: IommufdContext): IommufdBindi
 
 /** The context behind an open /dev/iommu. */
 export const contextOfIommufdFile: ContextOfFile = (file) =>
-  file instanceof IommufdFile ? doorOf(file.context) : undefined;
+  file instanceof IommufdFile ? vfioView(file.context) : undefined;
 
 /** Finds the context behind an open file of ours; undefined for files of another kind. */
 export type ContextOfFile = (file: OpenFile) => IommufdContext | undefined;
 
 /** What VFIO knows about the IOMMUFD side of one device. */
-export class IommufdSide {
+export class IommufdState {
   #binding: IommufdBinding | undefined;
   #attached = false;
   readonly #pasids = new Set<number>();

@@ -7,9 +7,9 @@
  * After drivers/vfio/vfio_iommu_type1.c (attach, detach, open, check_extension).
  */
 import { Errno } from '../base/errno.ts';
-import { attachUnit, detachUnit } from '../iommu/attach.ts';
+import { attachSubgroup, detachSubgroup } from '../iommu/attach.ts';
 import type { Domain, IommuDevice } from '../iommu/domain.ts';
-import type { AttachUnit, IommuGroup } from '../iommu/group.ts';
+import type { Subgroup, IommuGroup } from '../iommu/group.ts';
 import {
   __VFIO_RESERVED_TYPE1_NESTING_IOMMU,
   VFIO_DMA_CC_IOMMU,
@@ -70,7 +70,7 @@ export class Type1 {
     const domain = ops.allocPaging(device, { kind: 'unmanaged', flags: 0 });
     const coherent = ops.capable(device, 'enforce-cache-coherency');
     try {
-      attachAll(group.units, domain);
+      attachAll(group.subgroups, domain);
     } catch (error) {
       domain.free();
       throw error;
@@ -83,7 +83,7 @@ export class Type1 {
   #refuseForgedInterrupts(group: IommuGroup, domain: Domain): void {
     const culprit = group.members.find(({ isolatedMsi }) => !isolatedMsi);
     if (culprit === undefined) return;
-    group.units.forEach(detachUnit);
+    group.subgroups.forEach(detachSubgroup);
     domain.free();
     throw new Errno(
       'EPERM',
@@ -98,12 +98,12 @@ export class Type1 {
     );
     if (match === undefined) return false;
     const own = group.domain;
-    group.units.forEach(detachUnit);
+    group.subgroups.forEach(detachSubgroup);
     try {
-      attachAll(group.units, match.domain);
+      attachAll(group.subgroups, match.domain);
     } catch (error) {
       if (!(error instanceof Errno) || own === undefined) throw error;
-      attachAll(group.units, own);
+      attachAll(group.subgroups, own);
       return false;
     }
     match.groups.unshift(group);
@@ -115,7 +115,7 @@ export class Type1 {
     const index = this.#domains.findIndex(({ groups }) => groups.includes(group));
     const shared = this.#domains[index];
     if (shared === undefined) return;
-    group.units.forEach(detachUnit);
+    group.subgroups.forEach(detachSubgroup);
     shared.groups.splice(shared.groups.indexOf(group), 1);
     if (shared.groups.length > 0) return;
     shared.domain.free();
@@ -132,15 +132,15 @@ export class Type1 {
   }
 }
 
-function attachAll(units: readonly AttachUnit[], domain: Domain): void {
-  const done: AttachUnit[] = [];
-  for (const unit of units) {
+function attachAll(subgroups: readonly Subgroup[], domain: Domain): void {
+  const done: Subgroup[] = [];
+  for (const subgroup of subgroups) {
     try {
-      attachUnit(unit, domain);
+      attachSubgroup(subgroup, domain);
     } catch (error) {
-      done.forEach(detachUnit);
+      done.forEach(detachSubgroup);
       throw error;
     }
-    done.push(unit);
+    done.push(subgroup);
   }
 }

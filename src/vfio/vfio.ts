@@ -14,7 +14,7 @@ import type { IommuDevice } from '../iommu/domain.ts';
 import type { IommuGroup } from '../iommu/group.ts';
 import { DeviceFile } from './device-file.ts';
 import { VfioGroup } from './group.ts';
-import { contextOfIommufdFile, IommufdSide, type ContextOfFile } from './iommufd.ts';
+import { contextOfIommufdFile, IommufdState, type ContextOfFile } from './iommufd.ts';
 
 /** What a VFIO driver does with its devices; vfio-pci is one. */
 export type VfioDeviceOps = {
@@ -44,7 +44,7 @@ export class VfioDevice {
   readonly iommu: IommuDevice;
   readonly group: VfioGroup;
   readonly ops: VfioDeviceOps;
-  readonly iommufd = new IommufdSide();
+  readonly iommufd = new IommufdState();
   /** opens that the driver's open_device covers */
   openCount = 0;
   /** bound through its own node, not through the group */

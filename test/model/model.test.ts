@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
 import { ExtentTable } from '../../src/iommu/page-table.ts';
-import { Pages } from '../../src/iommufd/pages.ts';
+import { Pages } from '../../src/pinning/pages.ts';
 import { Reservations } from '../../src/iommufd/reservations.ts';
 import { prepare, sequences, situations, type ModelCommand } from './commands.ts';
 import { World } from './world.ts';

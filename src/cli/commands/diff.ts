@@ -1,5 +1,5 @@
 /** `uiommu diff A B`: two machines or captures, what moved. */
-import { diffMachines, type Difference } from '../../iommu/diff.ts';
+import { diffMachines, type Difference } from '../../explain/diff.ts';
 import { GroupView } from '../../iommu/group-view.ts';
 import { readHost } from '../../host/read-host.ts';
 import type { Machine } from '../../machine/machine.ts';

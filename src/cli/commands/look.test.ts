@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { loadMachine } from '../../iommu/load-machine.ts';
-import { formatMachine } from '../../machine/machine-text.ts';
+import { formatMachine } from '../../machine/file/write.ts';
 import { bigMachine } from '../../testing/big-machine.ts';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..', '..');

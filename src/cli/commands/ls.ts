@@ -1,8 +1,8 @@
 /** `uiommu ls`: the devices of a machine as a tree, with their groups and who may own their DMA. */
 import { HolderIndex } from '../../host/holders.ts';
-import { dmaUse, type DmaUse } from '../../iommu/assignable.ts';
+import { dmaUse, type DmaUse } from '../../explain/assign.ts';
 import { GroupView, type ViewedGroup } from '../../iommu/group-view.ts';
-import { reasonOf, roleOf } from '../../iommu/why.ts';
+import { reasonOf, roleOf } from '../../iommu/group-reasons.ts';
 import { iommuStatus } from '../../machine/iommu-status.ts';
 import type { Machine } from '../../machine/machine.ts';
 import type { PciBus, PciDevice } from '../../machine/pci/device.ts';

@@ -4,7 +4,7 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 import type { ProfileName } from '../../iommu/profile.ts';
 import type { Kernel } from '../../kernel/kernel.ts';
 import type { Launcher } from '../../supervisor/launch.ts';
-import type { CallEvent, Observer } from '../../supervisor/observer.ts';
+import type { CallEvent, Observer } from '../../supervisor/trace/observer.ts';
 import type { RunOptions, RunResult } from '../../supervisor/supervisor.ts';
 import { UsageError, type Command } from '../command.ts';
 
@@ -223,12 +223,12 @@ async function runOn(launcher: Launcher, options: Options): Promise<number> {
   const observers: Observer[] = [];
   let traceFile: number | undefined;
   if (options.trace !== undefined) {
-    const format = await import('../../supervisor/trace-format.ts');
+    const format = await import('../../supervisor/trace/format.ts');
     traceFile = openTrace(options.trace);
     observers.push(new TraceWriter(traceFile, options.json ? format.eventJson : format.eventText));
   }
   const summary = options.summary
-    ? new (await import('../../supervisor/summary.ts')).Summary()
+    ? new (await import('../../supervisor/trace/summary.ts')).Summary()
     : undefined;
   if (summary !== undefined) observers.push(summary);
   const observer = both(observers);

@@ -186,12 +186,12 @@ export class MockDevice extends IommuDevice {
 
   /** After find_fault_handler: with a PASID table of the client, unknown PASIDs are the nested table's business. */
   #faultHandle({ pasid }: PageFault): object | undefined {
-    const unit = this.requireGroup().unitOf(this);
-    if (pasid === NO_PASID) return unit.pasidArray.get(NO_PASID)?.handle;
-    const own = unit.pasidArray.get(pasid)?.handle;
+    const subgroup = this.requireGroup().subgroupOf(this);
+    if (pasid === NO_PASID) return subgroup.pasidArray.get(NO_PASID)?.handle;
+    const own = subgroup.pasidArray.get(pasid)?.handle;
     if (own !== undefined) return own;
     try {
-      return attachHandleGet(unit, NO_PASID, 'nested');
+      return attachHandleGet(subgroup, NO_PASID, 'nested');
     } catch (error) {
       if (error instanceof Errno) return undefined;
       throw error;

@@ -8,7 +8,7 @@ import { PAGE_BYTES, addressOf, hex, pageOf } from '../../base/position.ts';
 import type { Task } from '../../base/task.ts';
 import type { PhysicalMemory } from '../../machine/memory.ts';
 import * as uapi from '../../uapi/iommufd-test.ts';
-import { pfnsOf } from '../pages.ts';
+import { pfnsOf } from '../../pinning/pages.ts';
 import { AccessFile } from './access-file.ts';
 import { syzkallerIova } from './syzkaller.ts';
 import { pfnsAt } from './client-pages.ts';

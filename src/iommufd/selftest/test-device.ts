@@ -106,7 +106,7 @@ export function pasidCheckHwpt({ context, cmd }: TestCmd): undefined {
   const { device } = context.objects.get(SelftestDevice, cmd.id);
   const { pasid, hwpt_id: id } = cmd.u.read('pasid_check');
   const { iommu } = device;
-  const attached = iommu.requireGroup().unitOf(iommu).pasidArray.get(pasid)?.handle?.domain;
+  const attached = iommu.requireGroup().subgroupOf(iommu).pasidArray.get(pasid)?.handle?.domain;
   if (id === 0) {
     if (attached === undefined) return;
     throw new Errno('EINVAL', `PASID ${pasid} is attached to ${attached.name}, not detached`);

@@ -7,7 +7,7 @@
  */
 import { Errno } from '../../base/errno.ts';
 import { PAGE_BYTES } from '../../base/position.ts';
-import { DmaBuf } from '../dma-buf.ts';
+import { DmaBuf } from '../../pinning/dma-buf.ts';
 import { mockOf } from './test-device.ts';
 import type { TestCmd } from './test-cmd.ts';
 

@@ -4,7 +4,7 @@ import test from 'node:test';
 import fc from 'fast-check';
 import { loadMachine } from '../../iommu/load-machine.ts';
 import { BUILTIN_MACHINES } from '../builtin.ts';
-import { formatMachine } from '../machine-text.ts';
+import { formatMachine } from './write.ts';
 import { parsePlainYaml } from './plain-yaml.ts';
 import { YamlError, type Tree } from './tree.ts';
 import { parseYaml } from './yaml-tree.ts';

@@ -1,7 +1,7 @@
 /** The ACS predicate and requester-ID aliases, kind by kind; facts from drivers/pci of Linux 7.3. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { readMachineFile } from '../machine-file.ts';
+import { readMachineFile } from '../file/read.ts';
 import { acsVerdict } from './acs.ts';
 import { aliasWalk, areAliases } from './alias.ts';
 import { ConfigSpace } from './config-space.ts';

@@ -1,7 +1,7 @@
 /** Who calls, and with which file of ours. */
 import { Errno } from '../../base/errno.ts';
 import { fileOf, type Context } from '../context.ts';
-import type { OpenEntry } from '../files.ts';
+import type { OpenEntry } from '../fds/files.ts';
 import type { ClientThread } from '../process-table.ts';
 
 const ENOENT = 2;

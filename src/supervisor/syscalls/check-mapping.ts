@@ -10,7 +10,7 @@ import { hex, PAGE_BYTES, USER_END } from '../../base/position.ts';
 import { openFlags } from '../../os/files.ts';
 import { O_ACCMODE, O_RDONLY, O_RDWR, O_WRONLY } from '../../os/numbers.ts';
 import { mappingsOf } from '../../os/process.ts';
-import type { OpenEntry } from '../files.ts';
+import type { OpenEntry } from '../fds/files.ts';
 import type { ClientThread } from '../process-table.ts';
 
 export type MmapArguments = {

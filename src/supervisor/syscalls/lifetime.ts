@@ -5,7 +5,7 @@
  */
 import { identifyPath } from '../../os/files.ts';
 import { AT_FDCWD, NR } from '../../os/numbers.ts';
-import { readPath } from '../client-string.ts';
+import { readPath } from '../memory/client-string.ts';
 import { CONTINUE, type Context } from '../context.ts';
 
 /** The process ends, with all its threads. */
@@ -15,7 +15,7 @@ export function exit({ listener, processes }: Context): number {
 }
 
 export function exec(context: Context): number {
-  const { listener, processes, numbers } = context;
+  const { listener, processes, fdCache: numbers } = context;
   numbers.forget(listener.tid, 0, Infinity);
   const process = processes.processOf(listener.tid);
   process?.execs.add(listener.tid);

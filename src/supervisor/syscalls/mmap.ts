@@ -20,7 +20,7 @@ import { mappingsOf, type Mapping } from '../../os/process.ts';
 import type { MmapGrant } from '../../base/task.ts';
 import { beginCall } from '../call.ts';
 import { CONTINUE, type Context } from '../context.ts';
-import type { Grant, OpenEntry } from '../files.ts';
+import type { Grant, OpenEntry } from '../fds/files.ts';
 import { callerAndFile } from './caller.ts';
 import {
   checkMapping,

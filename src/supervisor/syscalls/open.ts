@@ -19,12 +19,12 @@ import {
 } from '../../os/numbers.ts';
 import { openPath } from '../../os/files.ts';
 import { beginCall, type Call } from '../call.ts';
-import { readPath } from '../client-string.ts';
+import { readPath } from '../memory/client-string.ts';
 import { CONTINUE, type Context } from '../context.ts';
-import { answerWith } from '../file-limit.ts';
-import { findPath, type Found } from '../paths.ts';
-import { openStatus } from '../proc-status.ts';
-import { checkOwner, checkPermission, READ, WRITE } from '../permission.ts';
+import { answerWith } from '../fds/limit.ts';
+import { findPath, type Found } from '../names/paths.ts';
+import { openStatus } from '../names/proc-status.ts';
+import { checkOwner, checkPermission, READ, WRITE } from '../names/permission.ts';
 import { openingOf } from './opening.ts';
 import { flagText, pathText } from './text.ts';
 

@@ -11,11 +11,11 @@ import {
   NR,
 } from '../../os/numbers.ts';
 import { beginCall, type Call } from '../call.ts';
-import { readPath } from '../client-string.ts';
+import { readPath } from '../memory/client-string.ts';
 import { CONTINUE, type Context } from '../context.ts';
-import type { OpenEntry } from '../files.ts';
-import { findPath } from '../paths.ts';
-import { checkPermission, owner } from '../permission.ts';
+import type { OpenEntry } from '../fds/files.ts';
+import { findPath } from '../names/paths.ts';
+import { checkPermission, owner } from '../names/permission.ts';
 import { pathText } from './text.ts';
 
 const S_IFCHR = 0o020000;

@@ -2,7 +2,7 @@
 import { NR } from '../../os/numbers.ts';
 import type { SyscallHandler } from '../context.ts';
 import { capability } from './capability.ts';
-import { clone, close, closeRange, replace, ring } from './numbers.ts';
+import { clone, close, closeRange, replace, ring } from './fds.ts';
 import { ioctl } from './ioctl.ts';
 import { exec, exit } from './lifetime.ts';
 import { mmap } from './mmap.ts';

@@ -1,0 +1,122 @@
+/**
+ * The text in which recorded machines come: what a real kernel showed of its devices and of the groups that it formed.
+ *
+ *     # qemu ARGS
+ *     dev BDF path=P group=G driver=D physfn=F     P: sysfs path, which shows the bridges above; G, D, F may be empty
+ *     cfg BDF HEX                                  configuration space
+ *     group G type=T resv=FIRST LAST TYPE;…
+ */
+import { bytesOfHex } from '../hex.ts';
+import { parseAddress } from '../pci/address.ts';
+import { ConfigSpace } from '../pci/config-space.ts';
+import { InputError } from '../../base/input-error.ts';
+import { Machine, RECORDED_IOMMU, type DeviceDescription, type RecordedGroup } from '../machine.ts';
+import type { ReservedRegion } from '../pci/device.ts';
+import { parsePath } from '../sysfs-path.ts';
+
+type Fields = ReadonlyMap<string, string>;
+
+function fieldsOf(words: readonly string[]): Fields {
+  return new Map(
+    words.map((word) => {
+      const equals = word.indexOf('=');
+      return [word.slice(0, equals), word.slice(equals + 1)];
+    }),
+  );
+}
+
+function parseGroup(line: string): RecordedGroup | undefined {
+  const match = /^group (\d+) type=(\S*) resv=(.*)$/.exec(line);
+  if (match === null) return undefined;
+  const reserved = (match[3] ?? '')
+    .split(';')
+    .map((region) => region.trim().split(/\s+/))
+    .filter((words) => words.length === 3)
+    .map(([start = '0', last = '0', type = 'reserved']) => ({
+      start: BigInt(start),
+      last: BigInt(last),
+      type: type as ReservedRegion['type'],
+    }));
+  return { id: Number(match[1]), type: match[2] ?? '', reserved };
+}
+
+type Recorded = { fields: Fields; config?: Uint8Array };
+
+function parseLines(
+  text: string,
+  name: string,
+): { devices: Map<string, Recorded>; groups: RecordedGroup[] } {
+  const devices = new Map<string, Recorded>();
+  const groups: RecordedGroup[] = [];
+  for (const [index, line] of text.split('\n').entries()) {
+    const [word, bdf = '', ...rest] = line.split(' ');
+    if (word === 'dev') devices.set(bdf, { fields: fieldsOf(rest) });
+    if (word === 'group') {
+      const group = parseGroup(line);
+      if (group !== undefined) groups.push(group);
+    }
+    if (word === 'cfg') {
+      const device = devices.get(bdf);
+      const config = bytesOfHex(rest.join(''));
+      if (device === undefined || config === undefined) {
+        const where = `${name}:${index + 1}`;
+        throw new InputError(`${where}: expected "cfg BDF HEX" after the "dev" line of ${bdf}`);
+      }
+      device.config = config;
+    }
+  }
+  return { devices, groups };
+}
+
+function describe(bdf: string, { fields, config }: Recorded, name: string): DeviceDescription {
+  const address = parseAddress(bdf);
+  const path = parsePath(fields.get('path') ?? '');
+  if (address === undefined || path === undefined || config === undefined) {
+    throw new InputError(`${name}: ${bdf} needs a "dev" line with its path and a "cfg" line`);
+  }
+  const group = fields.get('group') ?? '';
+  const driver = fields.get('driver') ?? '';
+  return {
+    address,
+    parent: path.parent,
+    dmaDevice: path.dmaDevice,
+    config: new ConfigSpace(config),
+    physfn: parseAddress(fields.get('physfn') ?? ''),
+    facts: {
+      driver: driver === '' ? undefined : driver,
+      recordedGroup: group === '' ? undefined : Number(group),
+    },
+  };
+}
+
+/**
+ * The order in which Linux came upon the devices: as listed, but virtual functions only exist once a driver or an
+ * administrator switched them on, when everything else had its group already.
+ */
+export function inFindingOrder(descriptions: readonly DeviceDescription[]): DeviceDescription[] {
+  return [
+    ...descriptions.filter(({ physfn }) => physfn === undefined),
+    ...descriptions.filter(({ physfn }) => physfn !== undefined),
+  ];
+}
+
+/**
+ * Reads a recorded machine.
+ * @param text the recording, decompressed
+ * @param name for messages, usually the file's name
+ * @returns the machine, its devices in the order in which Linux found them, configuration space as recorded
+ */
+export function parseDump(text: string, name: string): Machine {
+  const { devices, groups } = parseLines(text, name);
+  const machine = new Machine({
+    kind: 'pc',
+    name,
+    source: 'recording',
+    acs: 'as-is',
+    iommus: [RECORDED_IOMMU],
+  });
+  const descriptions = [...devices].map(([bdf, recorded]) => describe(bdf, recorded, name));
+  for (const description of inFindingOrder(descriptions)) machine.add(description);
+  for (const group of groups) machine.recordedGroups.set(group.id, group);
+  return machine;
+}

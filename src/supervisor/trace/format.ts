@@ -1,0 +1,135 @@
+/** Calls as text, one line each the way strace prints them, and as JSON lines: two renderings of the same events. */
+import type { ErrnoCode } from '../../base/errno.ts';
+import type { TraceValue } from '../../base/trace.ts';
+import { describe, fieldsText } from '../../uapi/describe.ts';
+import type { CallEvent } from './observer.ts';
+
+// The words of strerror(3).
+const MEANING: Partial<Record<ErrnoCode, string>> = {
+  EPERM: 'Operation not permitted',
+  ENOENT: 'No such file or directory',
+  ESRCH: 'No such process',
+  EINTR: 'Interrupted system call',
+  EIO: 'Input/output error',
+  ENXIO: 'No such device or address',
+  E2BIG: 'Argument list too long',
+  EBADF: 'Bad file descriptor',
+  EAGAIN: 'Resource temporarily unavailable',
+  ENOMEM: 'Cannot allocate memory',
+  EACCES: 'Permission denied',
+  EFAULT: 'Bad address',
+  EBUSY: 'Device or resource busy',
+  EEXIST: 'File exists',
+  ENODEV: 'No such device',
+  ENOTDIR: 'Not a directory',
+  EISDIR: 'Is a directory',
+  EINVAL: 'Invalid argument',
+  EMFILE: 'Too many open files',
+  ENOTTY: 'Inappropriate ioctl for device',
+  EFBIG: 'File too large',
+  ENOSPC: 'No space left on device',
+  ESPIPE: 'Illegal seek',
+  EROFS: 'Read-only file system',
+  ERANGE: 'Numerical result out of range',
+  EDEADLK: 'Resource deadlock avoided',
+  ENAMETOOLONG: 'File name too long',
+  ENOSYS: 'Function not implemented',
+  ELOOP: 'Too many levels of symbolic links',
+  EBADE: 'Invalid exchange',
+  ENODATA: 'No data available',
+  EOVERFLOW: 'Value too large for defined data type',
+  EBADFD: 'File descriptor in bad state',
+  EMSGSIZE: 'Message too long',
+  EOPNOTSUPP: 'Operation not supported',
+};
+
+// Calls whose value is a file number.
+const OPENS = new Set(['open', 'openat', 'openat2', 'creat', 'dup', 'fcntl']);
+
+/** Decoded argument before and after a call; what the call did not change is left out of the latter. */
+export type Decoded = {
+  readonly input?: Readonly<Record<string, TraceValue>>;
+  readonly output?: Readonly<Record<string, TraceValue>>;
+};
+
+/** Decodes the bytes that a call left. */
+export function decodeArgument({ struct, input, output }: CallEvent): Decoded {
+  if (struct === undefined || input === undefined) return {};
+  // The client may have given less than the struct has: what is missing counts as 0.
+  const whole = (bytes: Uint8Array): Uint8Array => {
+    const padded = new Uint8Array(Math.max(struct.size, bytes.length));
+    padded.set(bytes);
+    return padded;
+  };
+  const given = describe(struct, struct.decode(whole(input)), 'input');
+  // What the kernel fills in says nothing before the call.
+  const before = Object.fromEntries(
+    Object.entries(given).filter(([field]) => !field.startsWith('out_')),
+  );
+  if (output === undefined) return { input: before };
+  const after = describe(struct, struct.decode(whole(output)), 'output');
+  const changed = Object.entries(after).filter(
+    ([field, value]) => field.startsWith('out_') || valueKey(value) !== valueKey(before[field]),
+  );
+  return { input: before, output: Object.fromEntries(changed) };
+}
+
+function valueKey(value: TraceValue | undefined): string {
+  return JSON.stringify(value, (_, each: unknown) =>
+    typeof each === 'bigint' ? `${each}n` : each,
+  );
+}
+
+function argumentText(event: CallEvent): string {
+  const parts = [...event.arguments];
+  if (event.call !== undefined) parts.push(event.call);
+  const { input, output } = decodeArgument(event);
+  if (input !== undefined) {
+    const changes =
+      output === undefined || Object.keys(output).length === 0 ? '' : ` => ${fieldsText(output)}`;
+    parts.push(fieldsText(input) + changes);
+  }
+  return parts.join(', ');
+}
+
+function resultText({ error, reason, result, syscall, opened }: CallEvent): string {
+  if (error !== undefined) return `-1 ${error} (${MEANING[error] ?? error}): ${reason ?? ''}`;
+  return OPENS.has(syscall) && opened !== undefined ? `${result}<${opened}>` : String(result);
+}
+
+/**
+ * One call as one line without its end.
+ * @param withPid puts the process in front, for runs with more than one
+ */
+export function eventText(event: CallEvent, withPid: boolean): string {
+  const pid = withPid ? `[pid ${event.pid}] ` : '';
+  const duration = `<${Math.round(event.microseconds)}µs>`;
+  return `${pid}${event.syscall}(${argumentText(event)}) = ${resultText(event)} ${duration}`;
+}
+
+// 64-bit numbers that a double cannot hold are written as decimal strings.
+function jsonValue(_key: string, value: unknown): unknown {
+  if (typeof value !== 'bigint') return value;
+  return value >= -(2n ** 53n) && value <= 2n ** 53n ? Number(value) : value.toString();
+}
+
+/** One call as one JSON object without the end of line. */
+export function eventJson(event: CallEvent): string {
+  const { pid, tid, syscall, call, struct, result, error, reason, microseconds } = event;
+  return JSON.stringify(
+    {
+      pid,
+      tid,
+      syscall,
+      call,
+      arguments: event.arguments,
+      struct: struct?.name,
+      ...decodeArgument(event),
+      result,
+      error,
+      reason,
+      microseconds: Math.round(microseconds * 10) / 10,
+    },
+    jsonValue,
+  );
+}
