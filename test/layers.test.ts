@@ -81,3 +81,52 @@ test('layers: an import to the right, of a host module or of an unlisted package
   const found = importsOf(join('src', 'iommufd', 'ioas.ts'), planted).map(refusal);
   assert.equal(found.filter((line) => line !== undefined).length, 3);
 });
+
+/** Files that a file needs when it is loaded: all but its type-only imports. */
+function valueImports(file: string): string[] {
+  const text = readFileSync(join(root, file), 'utf8');
+  return [...text.matchAll(/^(import|export)\b([^;]*?)from\s+'(\.[^']+)'/gm)]
+    .filter(([, , names = '']) => !isTypeOnly(names))
+    .map(([, , , to = '']) => normalize(join(dirname(file), to)));
+}
+
+function isTypeOnly(names: string): boolean {
+  if (/^\s*type\b/.test(names)) return true;
+  const inner = /\{([^}]*)\}/.exec(names)?.[1];
+  return inner?.split(',').every((name) => name.trim() === '' || /^\s*type\s/.test(name)) ?? false;
+}
+
+/** The first circle that is found, as the files on it. */
+function circle(next: (file: string) => readonly string[], files: readonly string[]): string[] {
+  const done = new Set<string>();
+  const path: string[] = [];
+  const visit = (file: string): string[] => {
+    if (path.includes(file)) return [...path.slice(path.indexOf(file)), file];
+    if (done.has(file)) return [];
+    path.push(file);
+    for (const to of next(file)) {
+      const found = visit(to);
+      if (found.length > 0) return found;
+    }
+    path.pop();
+    done.add(file);
+    return [];
+  };
+  for (const file of files) {
+    const found = visit(file);
+    if (found.length > 0) return found;
+  }
+  return [];
+}
+
+test('layers: no circle of value imports', () => {
+  assert.deepEqual(circle(valueImports, sources()), []);
+});
+
+test('layers: a circle of value imports is found', () => {
+  const graph: Record<string, string[]> = { a: ['b'], b: ['c'], c: ['b'] };
+  assert.deepEqual(
+    circle((file) => graph[file] ?? [], Object.keys(graph)),
+    ['b', 'c', 'b'],
+  );
+});

@@ -11,6 +11,7 @@ import type { IommuDevice } from '../iommu/domain.ts';
 import type { DmaOwner, IommuGroup, GroupTable } from '../iommu/group.ts';
 import type { PhysicalMemory } from '../machine/memory.ts';
 import type { Accounting, Payer } from '../pinning/accounting.ts';
+import type { iommu_ioas_copy } from '../uapi/iommufd.ts';
 import type { Ioas } from './ioas.ts';
 import type { IommufdGroup } from './iommufd-group.ts';
 import type { MmapWindows } from './mmap-windows.ts';
@@ -25,6 +26,8 @@ export type Environment = {
   readonly groups: GroupTable;
   /** present on machines that have the mock driver */
   readonly mock?: MockIommu;
+  /** a test driver's own reading of source IOVAs in IOMMU_IOAS_COPY; changes the struct */
+  convertCopy?(context: Context, cmd: iommu_ioas_copy): void;
   /** bind to devices whose interrupts cannot be isolated (module parameter allow_unsafe_interrupts) */
   readonly allowUnsafeInterrupts?: boolean;
   /** how a vIOMMU of a type is made for a device; undefined where its IOMMU has none */

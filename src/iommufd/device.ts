@@ -21,7 +21,7 @@ import type { Domain, IommuDevice } from '../iommu/domain.ts';
 import type { AttachHandle } from '../iommu/group.ts';
 import { claimDevice, releaseDeviceClaim } from '../iommu/ownership.ts';
 import type { Context } from './context.ts';
-import { HwPagetable, HwptPaging, allocPaging } from './hw-pagetable.ts';
+import { HwPagetable, HwptPaging, allocPaging, type PendingAttach } from './hw-pagetable.ts';
 import { Ioas } from './ioas.ts';
 import { IommufdGroup, type Attach } from './iommufd-group.ts';
 import { IommufdObject } from './object.ts';
@@ -183,11 +183,18 @@ export class IommufdDevice extends IommufdObject {
       return hwpt.id;
     }
     let old: HwPagetable | undefined;
-    const attach = act === attachHwpt ? { attach: pasid } : {};
+    const attach: PendingAttach = {
+      attach: (hwpt) => {
+        attachHwpt(this, pasid, hwpt);
+      },
+      undo: () => {
+        undoAttach(this, pasid);
+      },
+    };
     const made = allocPaging(
       this.context,
       { ioas, device: this },
-      { flags: 0, ...attach },
+      { flags: 0, ...(act === attachHwpt && { attach }) },
       (hwpt) => {
         if (act !== attachHwpt) old = act(this, pasid, hwpt);
         hwpt.automatic = true;
@@ -224,7 +231,7 @@ function putHwpt(context: Context, hwpt: HwPagetable): void {
 }
 
 /** After iommufd_hw_pagetable_attach. */
-export function attachHwpt(device: IommufdDevice, pasid: number, hwpt: HwPagetable): undefined {
+function attachHwpt(device: IommufdDevice, pasid: number, hwpt: HwPagetable): undefined {
   const { group, context } = device;
   const current = device.attachments.get(pasid);
   if (current?.devices.has(device.id)) {
@@ -300,7 +307,7 @@ function checkPasid({ attachments }: IommufdDevice, pasid: number, hwpt: HwPaget
 }
 
 /** Undoes {@link attachHwpt} while its page table is still being made. */
-export function undoAttach(device: IommufdDevice, pasid: number): void {
+function undoAttach(device: IommufdDevice, pasid: number): void {
   const hwpt = detachHwpt(device, pasid);
   if (hwpt !== undefined) hwpt.users--;
 }

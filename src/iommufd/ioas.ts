@@ -26,7 +26,6 @@ import { IoPagetable } from './io-pagetable.ts';
 import type { HwptPaging } from './hw-pagetable.ts';
 import { IommufdObject } from './object.ts';
 import { filePages, userPages } from './pages-source.ts';
-import { convertSyzkallerIova } from './selftest/syzkaller.ts';
 import type { Ucmd } from './ucmd.ts';
 
 const MAP_FLAGS = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_WRITEABLE | IOMMU_IOAS_MAP_READABLE;
@@ -137,7 +136,7 @@ export function ioasMapFile({ context, task, cmd, respond }: Ucmd<iommu_ioas_map
 }
 
 export function ioasCopy({ context, cmd, respond }: Ucmd<iommu_ioas_copy>): undefined {
-  convertSyzkallerIova(context, cmd);
+  context.environment.convertCopy?.(context, cmd);
   if ((cmd.flags & ~MAP_FLAGS) !== 0) throw unknownFlags(cmd.flags & ~MAP_FLAGS);
   refuseHuge({ length: cmd.length, src_iova: cmd.src_iova, dst_iova: cmd.dst_iova });
   refuseNoAccess(cmd.flags);

@@ -8,7 +8,7 @@ import { IOMMUFD_IOCTLS as spec } from '../uapi/ioctls.ts';
 import { getDirtyBitmap, setDirtyTracking } from './dirty.ts';
 import { faultAlloc } from './fault.ts';
 import { getHwInfo } from './hw-info.ts';
-import { hwptAlloc } from './hw-pagetable.ts';
+import { hwptAlloc } from './hwpt-alloc.ts';
 import { hwQueueAlloc } from './hw-queue.ts';
 import { hwptInvalidate } from './invalidate.ts';
 import {

@@ -15,6 +15,7 @@ import { IommufdFile } from './file.ts';
 import { assertInvariants } from './invariants.ts';
 import { MmapWindows } from './mmap-windows.ts';
 import { MockIommu, type AllocMemory } from './selftest/mock-iommu.ts';
+import { convertSyzkallerIova } from './selftest/syzkaller.ts';
 
 export type IommufdOptions = {
   readonly physical: PhysicalMemory;
@@ -51,6 +52,7 @@ export class Iommufd {
       accounting: new Accounting(),
       ...(iommu && {
         mock: iommu,
+        convertCopy: convertSyzkallerIova,
         viommuDriver: (device: IommuDevice, type: number) => iommu.viommuMaker(device, type),
       }),
     };

@@ -12,7 +12,8 @@ import * as uapi from '../../uapi/iommufd-test.ts';
 import { checkZero, copyStructIn } from '../client-data.ts';
 import type { HwQueue } from '../hw-queue.ts';
 import type { InvalidateArray, Viommu, ViommuData, ViommuDriver } from '../viommu.ts';
-import { MockDevice, type AllocMemory, type MockIommu } from './mock-iommu.ts';
+import { MockDevice } from './mock-device.ts';
+import type { AllocMemory, MockIommu } from './mock-iommu.ts';
 
 const WINDOW_SIZE = 2 * PAGE_SIZE;
 /** what one allocation of the kernel can have, in bytes (x86-64: the buddy allocator's largest block) */

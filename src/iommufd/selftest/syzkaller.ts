@@ -23,7 +23,7 @@ export function syzkallerIova(iopt: IoPagetable, value: bigint): bigint {
 
 /** IOMMU_IOAS_COPY takes the flag for its source on machines with the mock driver. */
 export function convertSyzkallerIova(context: Context, cmd: iommu_ioas_copy): void {
-  if (context.environment.mock === undefined || (cmd.flags & MOCK_FLAGS_ACCESS_SYZ) === 0) return;
+  if ((cmd.flags & MOCK_FLAGS_ACCESS_SYZ) === 0) return;
   cmd.flags &= ~MOCK_FLAGS_ACCESS_SYZ;
   try {
     cmd.src_iova = syzkallerIova(context.objects.get(Ioas, cmd.src_ioas_id).iopt, cmd.src_iova);

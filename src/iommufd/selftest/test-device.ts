@@ -15,7 +15,8 @@ import { IommufdDevice, NO_PASID } from '../device.ts';
 import { HwPagetable } from '../hw-pagetable.ts';
 import { IommufdObject } from '../object.ts';
 import { reportEvent } from '../veventq.ts';
-import { MockDevice, type MockIommu } from './mock-iommu.ts';
+import { MockDevice } from './mock-device.ts';
+import type { MockIommu } from './mock-iommu.ts';
 import type { TestCmd } from './test-cmd.ts';
 
 /** A mock device of a test: bound and attached when made, gone when destroyed. */
