@@ -5,21 +5,17 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
-import { Faults } from '../src/base/faults.ts';
 import {
   openBareIommufd,
   parseRecording,
   Replay,
   type ReplayedIommufd,
 } from '../src/check/replay.ts';
-import { pcIommu } from '../src/iommu/hardware/pc.ts';
-import { Iommufd } from '../src/iommufd/iommufd.ts';
+import type { Iommufd } from '../src/iommufd/iommufd.ts';
 import { ClientFile, InProcessClient } from '../src/client/in-process.ts';
 import { LINUX_DRIVERS } from '../src/kernel/linux-drivers.ts';
-import { PciSystem } from '../src/kernel/pci-system.ts';
+import { pciSystem } from '../src/kernel/system.ts';
 import { parseDump } from '../src/machine/file/recording.ts';
-import { PhysicalMemory } from '../src/machine/memory.ts';
-import { IOMMU_HWPT_ALLOC_PASID } from '../src/uapi/iommufd.ts';
 import { vfioView } from '../src/vfio/iommufd.ts';
 
 /** Where recordings are by default; undefined where there are none. */
@@ -34,15 +30,8 @@ export type Outcome = { readonly programs: number; readonly identical: number };
 /** `engine`: the /dev/iommu that programs get; `bare`: the one without memory that the checker explores with. */
 export type Behind = 'engine' | 'bare';
 
-function opener(system: PciSystem, behind: Behind): (name: string) => ReplayedIommufd {
+function opener(iommufd: Iommufd, behind: Behind): (name: string) => ReplayedIommufd {
   if (behind === 'bare') return openBareIommufd;
-  const iommufd = new Iommufd({
-    physical: new PhysicalMemory(),
-    groups: system.groups,
-    faults: new Faults(),
-    mock: false,
-    check: true,
-  });
   return () => {
     const client = new InProcessClient();
     const file = iommufd.open(client);
@@ -67,9 +56,9 @@ export function replayFile(
   const text = (path.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString();
   const recording = parseRecording(text);
   const machine = parseDump(recording.machine, path);
-  const ops = pcIommu(IOMMU_HWPT_ALLOC_PASID);
-  const system = new PciSystem(machine, { ops, drivers: LINUX_DRIVERS, boot: 'autoprobe' });
-  const replay = new Replay(system, recording.devices, opener(system, behind));
+  const boot = { drivers: LINUX_DRIVERS, boot: 'autoprobe', check: true } as const;
+  const { pci, iommufd } = pciSystem(machine, boot);
+  const replay = new Replay(pci, recording.devices, opener(iommufd, behind));
   let identical = 0;
   for (const program of recording.programs) {
     const difference = replay.run(program);

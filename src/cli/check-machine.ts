@@ -2,7 +2,8 @@
 import { BUILT_IN_MACHINES, type CheckDevice, type CheckMachine } from '../check/model.ts';
 import { bareIommu } from '../iommu/hardware/bare.ts';
 import type { IommuGroup } from '../iommu/group.ts';
-import { PciSystem } from '../kernel/pci-system.ts';
+import type { PciSystem } from '../kernel/pci-system.ts';
+import { pciSystem } from '../kernel/system.ts';
 import { managedDriver } from '../machine/drivers.ts';
 import type { Machine } from '../machine/machine.ts';
 import { UsageError } from './command.ts';
@@ -32,9 +33,8 @@ function readMachine(written: string): Machine {
 }
 
 function fromMachine(machine: Machine, wanted: number | undefined): CheckMachine {
-  const system = new PciSystem(machine, { ops: bareIommu(), drivers: [] });
-  const groups = system.groups.list();
-  const sized = groups.map((group) => ({ group, devices: endpoints(system, group) }));
+  const { pci, groups } = pciSystem(machine, { ops: bareIommu(), drivers: [] });
+  const sized = groups.list().map((group) => ({ group, devices: endpoints(pci, group) }));
   const chosen =
     wanted === undefined
       ? sized.reduce((best, each) => (each.devices.length > best.devices.length ? each : best))

@@ -3,20 +3,15 @@
  * lead to is asked when they are opened.
  */
 import { Errno } from '../base/errno.ts';
-import { Faults } from '../base/faults.ts';
 import type { OpenFile } from '../base/task.ts';
-import { pcIommu } from '../iommu/hardware/pc.ts';
-import { PROFILES, type ProfileName } from '../iommu/profile.ts';
-import { Iommufd } from '../iommufd/iommufd.ts';
+import type { ProfileName } from '../iommu/profile.ts';
 import type { Machine } from '../machine/machine.ts';
-import { PhysicalMemory } from '../machine/memory.ts';
-import { IOMMU_HWPT_ALLOC_PASID } from '../uapi/iommufd.ts';
 import { ContainerFile } from '../vfio/container-file.ts';
 import type { Vfio } from '../vfio/vfio.ts';
 import { iommuNode, MISC_MAJOR } from './iommu-node.ts';
 import { Kernel, type DeviceNode } from './kernel.ts';
-import { PciSystem } from './pci-system.ts';
 import type { BootOptions } from './selftest-machine.ts';
+import { pciSystem } from './system.ts';
 
 // drivers/vfio: a fixed minor number, readable for all; groups and devices get majors of their own as they come
 const VFIO_MINOR = 196;
@@ -50,13 +45,7 @@ export type PciBootOptions = BootOptions & { readonly profile?: ProfileName };
  * a driver of VFIO.
  */
 export function bootPci(machine: Machine, options: PciBootOptions = {}): Kernel {
-  const { check = false, profile = 'linux' } = options;
-  const physical = new PhysicalMemory();
-  const { groups, vfio } = new PciSystem(machine, {
-    ops: pcIommu(IOMMU_HWPT_ALLOC_PASID),
-    groups: { profile: PROFILES[profile] },
-  });
-  const iommufd = new Iommufd({ physical, groups, faults: new Faults(), mock: false, check });
+  const { physical, iommufd, vfio } = pciSystem(machine, options);
   return new Kernel({
     nodes: new Map([
       ['/dev/iommu', iommuNode(iommufd)],

@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { bareIommu } from '../iommu/hardware/bare.ts';
 import { loadMachine } from '../iommu/load-machine.ts';
-import { PciSystem } from './pci-system.ts';
+import type { PciSystem } from './pci-system.ts';
+import { pciSystem } from './system.ts';
 
 const PORT = '0000:00:01.0';
 const CARD = '0000:01:00.0';
@@ -20,7 +21,7 @@ devices:
     ids: 1234:0001
 ${card}
 `;
-  return new PciSystem(loadMachine(text, 'test'), { ops: bareIommu() });
+  return pciSystem(loadMachine(text, 'test'), { ops: bareIommu() }).pci;
 }
 
 const nothing = (): void => undefined;

@@ -10,11 +10,10 @@
 import { Errno } from '../base/errno.ts';
 import { IommuDevice, type IommuOps } from '../iommu/domain.ts';
 import {
-  GroupTable,
   probeDevice,
   releaseDevice,
   setupDefaultDomain,
-  type GroupOptions,
+  type GroupTable,
   type IommuGroup,
 } from '../iommu/group.ts';
 import { selectGroup } from '../iommu/pci-groups.ts';
@@ -25,7 +24,7 @@ import { acsVerdict } from '../machine/pci/acs.ts';
 import { ACS_BITS, EXT_ATS, EXT_PASID } from '../machine/pci/capabilities.ts';
 import { REGISTER } from '../machine/pci/config-space.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
-import { Vfio, type VfioOptions } from '../vfio/vfio.ts';
+import type { Vfio } from '../vfio/vfio.ts';
 import { BusDevice, DriverCore, type Done } from './driver-core.ts';
 import { makeDriver } from './drivers.ts';
 import { LINUX_DRIVERS } from './linux-drivers.ts';
@@ -34,8 +33,8 @@ import { resetMethods, type ResetMethod } from '../machine/pci/reset.ts';
 export type PciSystemOptions = {
   /** the driver of the machine's IOMMU */
   readonly ops: IommuOps;
-  readonly groups?: GroupOptions;
-  readonly vfio?: VfioOptions;
+  readonly groups: GroupTable;
+  readonly vfio: Vfio;
   readonly strictAcs?: boolean;
   /**
    * In the order of their registration. Default: some of Linux's, the machine's, and a plain one for each driver that the
@@ -83,8 +82,8 @@ export class PciSystem {
   constructor(machine: Machine, options: PciSystemOptions) {
     this.machine = machine;
     this.#options = options;
-    this.groups = new GroupTable(options.groups);
-    this.vfio = new Vfio(options.vfio);
+    this.groups = options.groups;
+    this.vfio = options.vfio;
     this.core.listen((event, device) => {
       if (event === 'add') this.#joinGroup(device);
       if (event === 'removed') releaseDevice(device.iommu);

@@ -5,13 +5,13 @@
 import assert from 'node:assert/strict';
 import test, { type TestContext } from 'node:test';
 import { Errno, type ErrnoCode } from '../base/errno.ts';
-import { Faults } from '../base/faults.ts';
+import type { Faults } from '../base/faults.ts';
 import type { Static } from '../base/struct.ts';
-import { GroupTable } from '../iommu/group.ts';
-import { Iommufd } from '../iommufd/iommufd.ts';
+import type { Iommufd } from '../iommufd/iommufd.ts';
 import { violations } from '../iommufd/invariants.ts';
 import { ClientFile, InProcessClient, type InProcessClientOptions } from '../client/in-process.ts';
-import { PAGE_SIZE, PhysicalMemory } from '../machine/memory.ts';
+import { mockSystem } from '../kernel/system.ts';
+import { PAGE_SIZE, type PhysicalMemory } from '../machine/memory.ts';
 import * as mock from '../uapi/iommufd-test.ts';
 import * as uapi from '../uapi/iommufd.ts';
 import type { Context } from '../iommufd/context.ts';
@@ -31,14 +31,16 @@ export type MockIds = { readonly stdev: number; readonly hwpt: number; readonly 
 export type MapOptions = { readonly iova?: bigint; readonly flags?: number };
 
 export class Lab {
-  readonly faults = new Faults();
-  readonly physical = new PhysicalMemory();
+  readonly faults: Faults;
+  readonly physical: PhysicalMemory;
   readonly iommufd: Iommufd;
   readonly clients: InProcessClient[] = [];
 
   constructor() {
-    const { faults, physical } = this;
-    this.iommufd = new Iommufd({ physical, faults, groups: new GroupTable(), mock: true });
+    const { faults, physical, iommufd } = mockSystem();
+    this.faults = faults;
+    this.physical = physical;
+    this.iommufd = iommufd;
   }
 
   /** Another process. */

@@ -5,18 +5,16 @@
  */
 import assert from 'node:assert/strict';
 import { Errno } from '../base/errno.ts';
-import { Faults } from '../base/faults.ts';
-import { PROFILES, type ProfileName } from '../iommu/profile.ts';
+import type { Faults } from '../base/faults.ts';
+import type { ProfileName } from '../iommu/profile.ts';
 import { loadMachine } from '../iommu/load-machine.ts';
-import { pcIommu } from '../iommu/hardware/pc.ts';
 import type { IommuDevice, IommuOps } from '../iommu/domain.ts';
 import type { IommuGroup } from '../iommu/group.ts';
-import { Iommufd } from '../iommufd/iommufd.ts';
+import type { Iommufd } from '../iommufd/iommufd.ts';
 import type { IommufdFile } from '../iommufd/file.ts';
 import { ClientFile, InProcessClient } from '../client/in-process.ts';
-import { PciSystem } from '../kernel/pci-system.ts';
-import { PhysicalMemory } from '../machine/memory.ts';
-import { IOMMU_HWPT_ALLOC_PASID } from '../uapi/iommufd.ts';
+import type { PciSystem } from '../kernel/pci-system.ts';
+import { pciSystem } from '../kernel/system.ts';
 import { Container } from '../vfio/container.ts';
 import type { DeviceFile } from '../vfio/device-file.ts';
 import type { GroupFile } from '../vfio/group-file.ts';
@@ -94,7 +92,7 @@ export class LabUser {
 export class OwnershipLab {
   readonly system: PciSystem;
   readonly iommufd: Iommufd;
-  readonly faults = new Faults();
+  readonly faults: Faults;
   readonly other = OTHER;
   readonly port = PORT;
   /** why the last call was refused */
@@ -102,17 +100,10 @@ export class OwnershipLab {
 
   constructor(options: LabOptions = {}) {
     const machine = loadMachine(machineText(options), 'lab');
-    this.system = new PciSystem(machine, {
-      ops: options.ops ?? pcIommu(IOMMU_HWPT_ALLOC_PASID),
-      groups: { profile: PROFILES[options.profile ?? 'linux'] },
-    });
-    this.iommufd = new Iommufd({
-      physical: new PhysicalMemory(),
-      groups: this.system.groups,
-      faults: this.faults,
-      mock: false,
-      check: true,
-    });
+    const { pci, iommufd, faults } = pciSystem(machine, { ...options, check: true });
+    this.system = pci;
+    this.iommufd = iommufd;
+    this.faults = faults;
     this.remove('C');
   }
 

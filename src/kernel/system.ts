@@ -1,0 +1,82 @@
+/**
+ * A machine at work: physical memory, IOMMU groups and /dev/iommu, and on a machine with PCI devices driver core and VFIO
+ * too. This is the one place that puts them together; whoever wants a machine (a run, tests, replays, `why`, the checker) asks
+ * here and differs by options alone.
+ *
+ * Not here: names. What a process finds below /dev and /sys is built on top (pci-machine.ts, selftest-machine.ts).
+ *
+ * Invariant: everything of one system works on the same memory, the same groups and the same fault injection.
+ */
+import { Faults } from '../base/faults.ts';
+import type { IommuOps } from '../iommu/domain.ts';
+import { GroupTable } from '../iommu/group.ts';
+import { pcIommu } from '../iommu/hardware/pc.ts';
+import { PROFILES, type ProfileName } from '../iommu/profile.ts';
+import { Iommufd } from '../iommufd/iommufd.ts';
+import type { DriverSpec } from '../machine/drivers.ts';
+import type { Machine } from '../machine/machine.ts';
+import { PhysicalMemory } from '../machine/memory.ts';
+import { IOMMU_HWPT_ALLOC_PASID } from '../uapi/iommufd.ts';
+import { Vfio, type VfioOptions } from '../vfio/vfio.ts';
+import { PciSystem } from './pci-system.ts';
+
+/** What every machine has. */
+export type System = {
+  readonly physical: PhysicalMemory;
+  readonly faults: Faults;
+  readonly groups: GroupTable;
+  readonly iommufd: Iommufd;
+};
+
+/** A machine with PCI devices. */
+export type PciSystemParts = System & { readonly vfio: Vfio; readonly pci: PciSystem };
+
+type CommonOptions = {
+  /** check all invariants after every call of /dev/iommu */
+  readonly check?: boolean;
+};
+
+export type PciOptions = CommonOptions & {
+  /** default: linux */
+  readonly profile?: ProfileName;
+  /** the driver of the machine's IOMMU; default: the one of the `pc` machine */
+  readonly ops?: IommuOps;
+  readonly vfio?: VfioOptions;
+  /** in the order of their registration; default: as {@link PciSystem} says */
+  readonly drivers?: readonly DriverSpec[];
+  readonly boot?: 'as-described' | 'autoprobe';
+};
+
+/** The machine of the kernel's own tests: /dev/iommu with the mock driver, whose test commands make the devices. */
+export function mockSystem(options: CommonOptions = {}): System {
+  return wired(new GroupTable(), { ...options, mock: true });
+}
+
+/** Boots Linux on a machine with PCI devices. */
+export function pciSystem(machine: Machine, options: PciOptions = {}): PciSystemParts {
+  const { profile = 'linux', ops = pcIommu(IOMMU_HWPT_ALLOC_PASID), drivers, boot } = options;
+  const groups = new GroupTable({ profile: PROFILES[profile] });
+  const vfio = new Vfio(options.vfio);
+  const pci = new PciSystem(machine, {
+    ops,
+    groups,
+    vfio,
+    ...(drivers === undefined ? {} : { drivers }),
+    ...(boot === undefined ? {} : { boot }),
+  });
+  return { ...wired(groups, { ...options, mock: false }), vfio, pci };
+}
+
+function wired(
+  groups: GroupTable,
+  { mock, check = false }: CommonOptions & { readonly mock: boolean },
+): System {
+  const physical = new PhysicalMemory();
+  const faults = new Faults();
+  return {
+    physical,
+    faults,
+    groups,
+    iommufd: new Iommufd({ physical, groups, faults, mock, check }),
+  };
+}
