@@ -435,6 +435,6 @@ function numberIn(word: string): number {
 
 function at<T>(list: readonly T[], index: number): T {
   const item = list[index];
-  if (item === undefined) throw new Error(`the program has no file number ${index}`);
+  if (item === undefined) throw new Error(`the program has no fd ${index}`);
   return item;
 }

@@ -13,17 +13,20 @@ import { PAGE_SIZE } from '../machine/memory.ts';
 import {
   IOMMU_HWPT_DIRTY_TRACKING_ENABLE,
   IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR,
-  type iommu_hwpt_get_dirty_bitmap,
-  type iommu_hwpt_set_dirty_tracking,
+  iommu_hwpt_get_dirty_bitmap,
+  iommu_hwpt_set_dirty_tracking,
 } from '../uapi/iommufd.ts';
 import { HwptPaging } from './hw-pagetable.ts';
-import { reservedSet, unknownFlags } from './ioas.ts';
+
 import type { Ucmd } from './ucmd.ts';
+import { reservedSet, unknownFlags } from '../uapi/refusals.ts';
 
 const PAGE = BigInt(PAGE_SIZE);
 
 export function setDirtyTracking({ context, cmd }: Ucmd<iommu_hwpt_set_dirty_tracking>): undefined {
-  if ((cmd.flags & ~IOMMU_HWPT_DIRTY_TRACKING_ENABLE) !== 0) throw unknownFlags(cmd.flags);
+  if ((cmd.flags & ~IOMMU_HWPT_DIRTY_TRACKING_ENABLE) !== 0) {
+    throw unknownFlags(iommu_hwpt_set_dirty_tracking, cmd.flags, IOMMU_HWPT_DIRTY_TRACKING_ENABLE);
+  }
   const hwpt = context.objects.get(HwptPaging, cmd.hwpt_id);
   const { domain, ioas } = hwpt;
   refuseUntracked(hwpt);
@@ -40,8 +43,14 @@ export function getDirtyBitmap({
   task,
   cmd,
 }: Ucmd<iommu_hwpt_get_dirty_bitmap>): undefined {
-  if ((cmd.flags & ~IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR) !== 0) throw unknownFlags(cmd.flags);
-  if (cmd.__reserved !== 0) throw reservedSet();
+  if ((cmd.flags & ~IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR) !== 0) {
+    throw unknownFlags(
+      iommu_hwpt_get_dirty_bitmap,
+      cmd.flags,
+      IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR,
+    );
+  }
+  if (cmd.__reserved !== 0) throw reservedSet(cmd.__reserved);
   const hwpt = context.objects.get(HwptPaging, cmd.hwpt_id);
   const last = checkRange(cmd, BigInt(hwpt.ioas.iopt.alignment));
   refuseUntracked(hwpt);

@@ -29,7 +29,7 @@ export abstract class EventQueue extends IommufdObject {
   /** Makes the file; the last step before the object is published, as nothing can take a file back from a client. */
   openFile({ task, checkRespond }: Opener, name: string, link: string): number {
     if (task.tableIsFull) {
-      throw new Errno('EMFILE', "the client's table takes no further file (RLIMIT_NOFILE)");
+      throw new Errno('EMFILE', "the client's fd table is full (RLIMIT_NOFILE)");
     }
     this.context.environment.faults.alloc(name);
     checkRespond();

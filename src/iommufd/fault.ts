@@ -16,12 +16,13 @@ import {
   IOMMUFD_PAGE_RESP_SUCCESS,
   iommu_hwpt_page_response,
   iommu_hwpt_pgfault,
-  type iommu_fault_alloc,
+  iommu_fault_alloc,
 } from '../uapi/iommufd.ts';
 import type { IommufdAttachHandle } from './device.ts';
 import { EventQueue } from './eventq.ts';
-import { unknownFlags } from './ioas.ts';
+
 import type { Ucmd } from './ucmd.ts';
+import { unknownFlags } from '../uapi/refusals.ts';
 
 /** A page fault as a device reports it. */
 export type PageFault = {
@@ -187,7 +188,7 @@ export function faultAlloc({
   checkRespond,
   respond,
 }: Ucmd<iommu_fault_alloc>): undefined {
-  if (cmd.flags !== 0) throw unknownFlags(cmd.flags);
+  if (cmd.flags !== 0) throw unknownFlags(iommu_fault_alloc, cmd.flags);
   context.objects.create(new Fault(context), (fault) => {
     cmd.out_fault_id = fault.id;
     cmd.out_fault_fd = fault.openFile({ task, checkRespond }, 'fault queue', 'iommufd-pgfault');

@@ -10,17 +10,21 @@ import {
   IOMMU_HW_INFO_FLAG_INPUT_TYPE,
   IOMMU_HW_INFO_TYPE_DEFAULT,
   IOMMU_HW_INFO_TYPE_NONE,
-  type iommu_hw_info,
+  iommu_hw_info,
 } from '../uapi/iommufd.ts';
 import { IommufdDevice } from './device.ts';
-import { reservedSet, unknownFlags } from './ioas.ts';
+
 import type { Ucmd } from './ucmd.ts';
+import { reservedSet, unknownFlags } from '../uapi/refusals.ts';
 
 const CHUNK = 65_536;
 
 export function getHwInfo({ context, task, cmd, respond }: Ucmd<iommu_hw_info>): undefined {
-  if ((cmd.flags & ~IOMMU_HW_INFO_FLAG_INPUT_TYPE) !== 0) throw unknownFlags(cmd.flags);
-  if (cmd.__reserved.some((value) => value !== 0)) throw reservedSet();
+  if ((cmd.flags & ~IOMMU_HW_INFO_FLAG_INPUT_TYPE) !== 0) {
+    throw unknownFlags(iommu_hw_info, cmd.flags, IOMMU_HW_INFO_FLAG_INPUT_TYPE);
+  }
+  const reserved = cmd.__reserved.find((value) => value !== 0);
+  if (reserved !== undefined) throw reservedSet(reserved);
   const asked = (cmd.flags & IOMMU_HW_INFO_FLAG_INPUT_TYPE) !== 0;
   const type = asked ? cmd.data_type.read('in_data_type') : IOMMU_HW_INFO_TYPE_DEFAULT;
   const { iommu } = context.objects.get(IommufdDevice, cmd.dev_id);

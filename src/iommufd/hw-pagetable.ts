@@ -15,13 +15,15 @@ import {
   IOMMU_HWPT_ALLOC_NEST_PARENT,
   IOMMU_HWPT_ALLOC_PASID,
   IOMMU_HWPT_FAULT_ID_VALID,
+  iommu_hwpt_alloc,
 } from '../uapi/iommufd.ts';
 import type { Context } from './context.ts';
 import type { IommufdDevice } from './device.ts';
 import type { Fault } from './fault.ts';
-import { unknownFlags, type Ioas } from './ioas.ts';
+import { type Ioas } from './ioas.ts';
 import { IommufdObject } from './object.ts';
 import type { Viommu } from './viommu.ts';
+import { unknownFlags } from '../uapi/refusals.ts';
 
 const PAGING_FLAGS =
   IOMMU_HWPT_ALLOC_NEST_PARENT |
@@ -181,7 +183,7 @@ function checkPagingFlags(device: IommufdDevice, { flags, userData }: PagingOpti
   if ((flags !== 0 || userData !== undefined) && ops.flaggedAllocation !== true) {
     throw new Errno('EOPNOTSUPP', `${ops.name} has no page tables with flags or data of a driver`);
   }
-  if ((flags & ~PAGING_FLAGS) !== 0) throw unknownFlags(flags & ~PAGING_FLAGS);
+  if ((flags & ~PAGING_FLAGS) !== 0) throw unknownFlags(iommu_hwpt_alloc, flags, PAGING_FLAGS);
   if (
     (flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING) !== 0 &&
     !ops.capable(device.iommu, 'dirty-tracking')

@@ -8,14 +8,15 @@
 import { Errno } from '../base/errno.ts';
 import { MAX_ADDRESS, hex } from '../base/position.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
-import { IOMMU_HW_QUEUE_TYPE_DEFAULT, type iommu_hw_queue_alloc } from '../uapi/iommufd.ts';
+import { IOMMU_HW_QUEUE_TYPE_DEFAULT, iommu_hw_queue_alloc } from '../uapi/iommufd.ts';
 import { Access } from './access.ts';
-import { lastByte, unknownFlags } from './ioas.ts';
+import { lastByte } from './ioas.ts';
 import { IommufdObject } from './object.ts';
 import { pfnsOf } from '../pinning/pages.ts';
 import type { Piece } from '../pinning/pins.ts';
 import type { Ucmd } from './ucmd.ts';
 import { Viommu } from './viommu.ts';
+import { unknownFlags } from '../uapi/refusals.ts';
 
 const PAGE = BigInt(PAGE_SIZE);
 // kvmalloc makes nothing above INT_MAX bytes, and the list has a pointer per page.
@@ -100,7 +101,7 @@ function isContiguous(pieces: readonly Piece[]): boolean {
 }
 
 export function hwQueueAlloc({ context, cmd, respond }: Ucmd<iommu_hw_queue_alloc>): undefined {
-  if (cmd.flags !== 0) throw unknownFlags(cmd.flags);
+  if (cmd.flags !== 0) throw unknownFlags(iommu_hw_queue_alloc, cmd.flags);
   if (cmd.type === IOMMU_HW_QUEUE_TYPE_DEFAULT)
     throw new Errno('EOPNOTSUPP', 'type 0 is no type of HW queue');
   lastByte(cmd.nesting_parent_iova, cmd.length);

@@ -10,22 +10,23 @@ import {
   IOMMU_HWPT_ALLOC_PASID,
   IOMMU_HWPT_DATA_NONE,
   IOMMU_HWPT_FAULT_ID_VALID,
-  type iommu_hwpt_alloc,
+  iommu_hwpt_alloc,
 } from '../uapi/iommufd.ts';
 import { clientData } from './client-data.ts';
 import type { Context } from './context.ts';
 import { IommufdDevice } from './device.ts';
 import { Fault } from './fault.ts';
 import { HwptNested, HwptPaging, allocPaging, type HwPagetable } from './hw-pagetable.ts';
-import { Ioas, reservedSet, unknownFlags } from './ioas.ts';
+import { Ioas } from './ioas.ts';
 import type { IommufdObject } from './object.ts';
 import type { Ucmd } from './ucmd.ts';
 import { Viommu } from './viommu.ts';
+import { reservedSet, unknownFlags } from '../uapi/refusals.ts';
 
 const NESTED_FLAGS = IOMMU_HWPT_FAULT_ID_VALID | IOMMU_HWPT_ALLOC_PASID;
 
 export function hwptAlloc({ context, task, cmd, respond }: Ucmd<iommu_hwpt_alloc>): undefined {
-  if (cmd.__reserved !== 0) throw reservedSet();
+  if (cmd.__reserved !== 0) throw reservedSet(cmd.__reserved);
   if ((cmd.data_type === IOMMU_HWPT_DATA_NONE) !== (cmd.data_len === 0)) {
     throw new Errno(
       'EINVAL',
@@ -76,7 +77,7 @@ function refuseNested(
   { flags, data }: NestedOptions,
   can: boolean,
 ): void {
-  if ((flags & ~NESTED_FLAGS) !== 0) throw unknownFlags(flags & ~NESTED_FLAGS);
+  if ((flags & ~NESTED_FLAGS) !== 0) throw unknownFlags(iommu_hwpt_alloc, flags, NESTED_FLAGS);
   if (data.length === 0)
     throw new Errno('EOPNOTSUPP', 'a nested page table needs data for its driver');
   if (!can) throw new Errno('EOPNOTSUPP', `${ops?.name ?? 'the vIOMMU'} has no nested page tables`);

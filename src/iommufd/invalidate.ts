@@ -9,9 +9,10 @@ import type { Domain } from '../iommu/domain.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
 import type { iommu_hwpt_invalidate } from '../uapi/iommufd.ts';
 import { HwptNested } from './hw-pagetable.ts';
-import { reservedSet } from './ioas.ts';
+
 import type { Ucmd } from './ucmd.ts';
 import { Viommu, type InvalidateArray } from './viommu.ts';
+import { reservedSet } from '../uapi/refusals.ts';
 
 // IOMMU_HWPT_INVALIDATE_ENTRY_NUM_MAX
 const MAX_ENTRIES = 2 ** 19;
@@ -34,7 +35,7 @@ export function hwptInvalidate({
     done: 0,
   };
   try {
-    if (cmd.__reserved !== 0) throw reservedSet();
+    if (cmd.__reserved !== 0) throw reservedSet(cmd.__reserved);
     refuseBadArray(cmd);
     invalidatorOf(context.objects.any(cmd.hwpt_id))(array);
   } finally {

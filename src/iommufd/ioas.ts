@@ -13,12 +13,12 @@ import {
   IOMMU_IOAS_MAP_READABLE,
   IOMMU_IOAS_MAP_WRITEABLE,
   iommu_iova_range,
-  type iommu_ioas_alloc,
+  iommu_ioas_alloc,
   type iommu_ioas_allow_iovas,
-  type iommu_ioas_copy,
+  iommu_ioas_copy,
   type iommu_ioas_iova_ranges,
-  type iommu_ioas_map,
-  type iommu_ioas_map_file,
+  iommu_ioas_map,
+  iommu_ioas_map_file,
   type iommu_ioas_unmap,
 } from '../uapi/iommufd.ts';
 import type { Context } from './context.ts';
@@ -27,6 +27,7 @@ import type { HwptPaging } from './hw-pagetable.ts';
 import { IommufdObject } from './object.ts';
 import { filePages, userPages } from './pages-source.ts';
 import type { Ucmd } from './ucmd.ts';
+import { reservedSet, unknownFlags } from '../uapi/refusals.ts';
 
 const MAP_FLAGS = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_WRITEABLE | IOMMU_IOAS_MAP_READABLE;
 const ACCESS_FLAGS = IOMMU_IOAS_MAP_WRITEABLE | IOMMU_IOAS_MAP_READABLE;
@@ -48,7 +49,7 @@ export class Ioas extends IommufdObject {
 }
 
 export function ioasAlloc({ context, cmd, respond }: Ucmd<iommu_ioas_alloc>): undefined {
-  if (cmd.flags !== 0) throw unknownFlags(cmd.flags);
+  if (cmd.flags !== 0) throw unknownFlags(iommu_ioas_alloc, cmd.flags);
   context.objects.create(new Ioas(context), (ioas) => {
     cmd.out_ioas_id = ioas.id;
     respond();
@@ -61,7 +62,7 @@ export function ioasIovaRanges({
   cmd,
   respond,
 }: Ucmd<iommu_ioas_iova_ranges>): undefined {
-  if (cmd.__reserved !== 0) throw reservedSet();
+  if (cmd.__reserved !== 0) throw reservedSet(cmd.__reserved);
   const ioas = context.objects.get(Ioas, cmd.ioas_id);
   const space = cmd.num_iovas;
   const holes = ioas.iopt.reserved.holes();
@@ -82,7 +83,7 @@ export function ioasIovaRanges({
 }
 
 export function ioasAllowIovas({ context, task, cmd }: Ucmd<iommu_ioas_allow_iovas>): undefined {
-  if (cmd.__reserved !== 0) throw reservedSet();
+  if (cmd.__reserved !== 0) throw reservedSet(cmd.__reserved);
   const ioas = context.objects.get(Ioas, cmd.ioas_id);
   // A client may name as many as its memory holds, so looking each one up in a list would take for ever.
   const ranges = new RangeMap<Span>();
@@ -108,8 +109,8 @@ export function ioasAllowIovas({ context, task, cmd }: Ucmd<iommu_ioas_allow_iov
 }
 
 export function ioasMap({ context, task, cmd, respond }: Ucmd<iommu_ioas_map>): undefined {
-  if ((cmd.flags & ~MAP_FLAGS) !== 0) throw unknownFlags(cmd.flags & ~MAP_FLAGS);
-  if (cmd.__reserved !== 0) throw reservedSet();
+  if ((cmd.flags & ~MAP_FLAGS) !== 0) throw unknownFlags(iommu_ioas_map, cmd.flags, MAP_FLAGS);
+  if (cmd.__reserved !== 0) throw reservedSet(cmd.__reserved);
   refuseHuge({ iova: cmd.iova, length: cmd.length });
   refuseNoAccess(cmd.flags);
   const { iopt } = context.objects.get(Ioas, cmd.ioas_id);
@@ -120,7 +121,7 @@ export function ioasMap({ context, task, cmd, respond }: Ucmd<iommu_ioas_map>): 
 }
 
 export function ioasMapFile({ context, task, cmd, respond }: Ucmd<iommu_ioas_map_file>): undefined {
-  if ((cmd.flags & ~MAP_FLAGS) !== 0) throw unknownFlags(cmd.flags & ~MAP_FLAGS);
+  if ((cmd.flags & ~MAP_FLAGS) !== 0) throw unknownFlags(iommu_ioas_map_file, cmd.flags, MAP_FLAGS);
   refuseHuge({ iova: cmd.iova, length: cmd.length });
   refuseNoAccess(cmd.flags);
   const { iopt } = context.objects.get(Ioas, cmd.ioas_id);
@@ -137,7 +138,7 @@ export function ioasMapFile({ context, task, cmd, respond }: Ucmd<iommu_ioas_map
 
 export function ioasCopy({ context, cmd, respond }: Ucmd<iommu_ioas_copy>): undefined {
   context.environment.convertCopy?.(context, cmd);
-  if ((cmd.flags & ~MAP_FLAGS) !== 0) throw unknownFlags(cmd.flags & ~MAP_FLAGS);
+  if ((cmd.flags & ~MAP_FLAGS) !== 0) throw unknownFlags(iommu_ioas_copy, cmd.flags, MAP_FLAGS);
   refuseHuge({ length: cmd.length, src_iova: cmd.src_iova, dst_iova: cmd.dst_iova });
   refuseNoAccess(cmd.flags);
   const source = context.objects.get(Ioas, cmd.src_ioas_id);
@@ -182,18 +183,10 @@ export function lastByte(first: bigint, length: bigint): bigint {
   return last;
 }
 
-export function unknownFlags(flags: number): Errno {
-  return new Errno('EOPNOTSUPP', `flags ${hex(flags >>> 0)} are not known`);
-}
-
-export function reservedSet(): Errno {
-  return new Errno('EOPNOTSUPP', 'a reserved field is not 0');
-}
-
 function refuseHuge(values: Readonly<Record<string, bigint>>): void {
   for (const [name, value] of Object.entries(values)) {
     if (value >= MAX_ADDRESS)
-      throw new Errno('EOVERFLOW', `${name} ${hex(value)} is beyond every address space`);
+      throw new Errno('EOVERFLOW', `${name} ${hex(value)} must be below ULONG_MAX`);
   }
 }
 

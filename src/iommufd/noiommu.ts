@@ -5,10 +5,11 @@
  */
 import { Errno } from '../base/errno.ts';
 import { MAX_ADDRESS, PAGE_BYTES, hex, lastOf, offsetOf, pageOf } from '../base/position.ts';
-import type { iommu_ioas_noiommu_get_pa } from '../uapi/iommufd.ts';
+import { iommu_ioas_noiommu_get_pa } from '../uapi/iommufd.ts';
 import type { Area } from './area.ts';
-import { Ioas, reservedSet, unknownFlags } from './ioas.ts';
+import { Ioas } from './ioas.ts';
 import type { Ucmd } from './ucmd.ts';
+import { reservedSet, unknownFlags } from '../uapi/refusals.ts';
 
 /** The name by which the ops of software-only page tables are known (iommufd_noiommu_ops). */
 export const NOIOMMU_OPS_NAME = 'noiommu';
@@ -20,12 +21,12 @@ export function noiommuGetPa({
   respond,
 }: Ucmd<iommu_ioas_noiommu_get_pa>): undefined {
   if (!task.capable('CAP_SYS_RAWIO'))
-    throw new Errno('EPERM', 'physical addresses are told with CAP_SYS_RAWIO only');
-  if (cmd.flags !== 0) throw unknownFlags(cmd.flags);
-  if (cmd.__reserved !== 0) throw reservedSet();
-  if (cmd.length === 0n) throw new Errno('EINVAL', 'length 0');
+    throw new Errno('EPERM', 'physical addresses need CAP_SYS_RAWIO');
+  if (cmd.flags !== 0) throw unknownFlags(iommu_ioas_noiommu_get_pa, cmd.flags);
+  if (cmd.__reserved !== 0) throw reservedSet(cmd.__reserved);
+  if (cmd.length === 0n) throw new Errno('EINVAL', 'length must not be 0');
   if (cmd.iova >= MAX_ADDRESS)
-    throw new Errno('EOVERFLOW', `iova ${hex(cmd.iova)} is beyond every address space`);
+    throw new Errno('EOVERFLOW', `iova ${hex(cmd.iova)} must be below ULONG_MAX`);
   const { iopt } = context.objects.get(Ioas, cmd.ioas_id);
   const area = iopt.areas.at(pageOf(cmd.iova), offsetOf(cmd.iova));
   if (area === undefined) throw new Errno('ENOENT', `nothing is mapped at ${hex(cmd.iova)}`);

@@ -15,9 +15,10 @@ import {
   type iommu_option,
 } from '../uapi/iommufd.ts';
 import { payerOf, type Payer } from '../pinning/accounting.ts';
-import { Ioas, reservedSet } from './ioas.ts';
+import { Ioas } from './ioas.ts';
 import type { Pages } from '../pinning/pages.ts';
 import type { Ucmd } from './ucmd.ts';
+import { reservedSet } from '../uapi/refusals.ts';
 
 export function destroy({ context, cmd }: Ucmd<iommu_destroy>): undefined {
   context.objects.destroy(cmd.id);
@@ -25,7 +26,7 @@ export function destroy({ context, cmd }: Ucmd<iommu_destroy>): undefined {
 
 export function option(ucmd: Ucmd<iommu_option>): undefined {
   const { cmd } = ucmd;
-  if (cmd.__reserved !== 0) throw reservedSet();
+  if (cmd.__reserved !== 0) throw reservedSet(cmd.__reserved);
   switch (cmd.option_id) {
     case IOMMU_OPTION_RLIMIT_MODE:
       rlimitMode(ucmd);
@@ -87,7 +88,7 @@ export function ioasChangeProcess({
   task,
   cmd,
 }: Ucmd<iommu_ioas_change_process>): undefined {
-  if (cmd.__reserved !== 0) throw reservedSet();
+  if (cmd.__reserved !== 0) throw reservedSet(cmd.__reserved);
   const { accounting, faults } = context.environment;
   const sets = new Set<Pages>();
   for (const ioas of context.objects.live()) {

@@ -85,8 +85,9 @@ function slice(
   prot: number,
 ): Slice {
   const { context, task, source } = from;
-  if (length > MAX_LENGTH || length === 0n) {
-    throw new Errno('EINVAL', `length ${hex(length)} is not possible`);
+  if (length === 0n) throw new Errno('EINVAL', 'length must not be 0');
+  if (length > MAX_LENGTH) {
+    throw new Errno('EINVAL', `length ${hex(length)} exceeds the address space`);
   }
   const { environment } = context;
   environment.faults.alloc('page set');

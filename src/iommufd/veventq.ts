@@ -13,12 +13,13 @@ import {
   IOMMU_VEVENTQ_FLAG_LOST_EVENTS,
   IOMMU_VEVENTQ_TYPE_DEFAULT,
   iommufd_vevent_header,
-  type iommu_veventq_alloc,
+  iommu_veventq_alloc,
 } from '../uapi/iommufd.ts';
 import { EventQueue } from './eventq.ts';
-import { reservedSet, unknownFlags } from './ioas.ts';
+
 import type { Ucmd } from './ucmd.ts';
 import { Viommu } from './viommu.ts';
+import { reservedSet, unknownFlags } from '../uapi/refusals.ts';
 
 // VEVENTQ_MAX_DEPTH
 const MAX_DEPTH = 2 ** 19;
@@ -126,8 +127,8 @@ export function veventqAlloc({
   checkRespond,
   respond,
 }: Ucmd<iommu_veventq_alloc>): undefined {
-  if (cmd.flags !== 0) throw unknownFlags(cmd.flags);
-  if (cmd.__reserved !== 0) throw reservedSet();
+  if (cmd.flags !== 0) throw unknownFlags(iommu_veventq_alloc, cmd.flags);
+  if (cmd.__reserved !== 0) throw reservedSet(cmd.__reserved);
   if (cmd.type === IOMMU_VEVENTQ_TYPE_DEFAULT)
     throw new Errno('EOPNOTSUPP', 'type 0 is no type of event queue');
   if (cmd.veventq_depth === 0 || cmd.veventq_depth > MAX_DEPTH) {

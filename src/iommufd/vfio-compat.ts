@@ -17,12 +17,13 @@ import {
 } from '../uapi/iommufd.ts';
 import * as vfio from '../uapi/vfio.ts';
 import type { Context } from './context.ts';
-import { Ioas, lastByte, reservedSet } from './ioas.ts';
+import { Ioas, lastByte } from './ioas.ts';
 import { userPages } from './pages-source.ts';
 import type { Ucmd } from './ucmd.ts';
+import { reservedSet } from '../uapi/refusals.ts';
 
 export function vfioIoas({ context, cmd, respond }: Ucmd<iommu_vfio_ioas>): undefined {
-  if (cmd.__reserved !== 0) throw reservedSet();
+  if (cmd.__reserved !== 0) throw reservedSet(cmd.__reserved);
   switch (cmd.op) {
     case IOMMU_VFIO_IOAS_GET:
       cmd.ioas_id = compatIoas(context).id;
@@ -160,7 +161,7 @@ function copyArgument<F extends Fields>(
 
 function refuseFlags(flags: number, known: number): void {
   if ((flags & ~known) !== 0)
-    throw new Errno('EINVAL', `flags ${hex((flags & ~known) >>> 0)} are not known`);
+    throw new Errno('EINVAL', `unknown flags ${hex((flags & ~known) >>> 0)}`);
 }
 
 function mapDma(context: Context, task: Task, argument: bigint): number {

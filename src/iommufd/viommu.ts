@@ -8,17 +8,18 @@ import { Errno } from '../base/errno.ts';
 import { hex } from '../base/position.ts';
 import type { Domain, UserData } from '../iommu/domain.ts';
 import type { Task } from '../base/task.ts';
-import { IOMMU_VIOMMU_TYPE_DEFAULT, type iommu_viommu_alloc } from '../uapi/iommufd.ts';
+import { IOMMU_VIOMMU_TYPE_DEFAULT, iommu_viommu_alloc } from '../uapi/iommufd.ts';
 import { clientData } from './client-data.ts';
 import type { Context } from './context.ts';
 import { IommufdDevice } from './device.ts';
 import { HwptPaging } from './hw-pagetable.ts';
 import type { HwQueue } from './hw-queue.ts';
-import { unknownFlags } from './ioas.ts';
+
 import { IommufdObject } from './object.ts';
 import type { Ucmd } from './ucmd.ts';
 import type { Vdevice } from './vdevice.ts';
 import type { Veventq } from './veventq.ts';
+import { unknownFlags } from '../uapi/refusals.ts';
 
 /** Entries of an invalidation request. `done` counts those that were handled, also when a later one is refused. */
 export type InvalidateArray = {
@@ -92,7 +93,7 @@ export class Viommu extends IommufdObject {
 }
 
 export function viommuAlloc({ context, task, cmd, respond }: Ucmd<iommu_viommu_alloc>): undefined {
-  if (cmd.flags !== 0) throw unknownFlags(cmd.flags);
+  if (cmd.flags !== 0) throw unknownFlags(iommu_viommu_alloc, cmd.flags);
   if (cmd.type === IOMMU_VIOMMU_TYPE_DEFAULT)
     throw new Errno('EOPNOTSUPP', 'type 0 is no type of vIOMMU');
   const device = context.objects.get(IommufdDevice, cmd.dev_id);

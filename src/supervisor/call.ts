@@ -95,9 +95,9 @@ export class Call implements Task {
 
   file(fd: number): OpenFile | undefined {
     const found = fileOf(this.#context, this.thread, fd);
-    if (typeof found === 'number') throw new Errno('EBADF', `file number ${fd} is not open`);
+    if (typeof found === 'number') throw new Errno('EBADF', `fd ${fd} is not open`);
     if (found === undefined && ((openFlags(this.tid, fd) ?? 0) & O_PATH) !== 0) {
-      throw new Errno('EBADF', `file number ${fd} is open as a place only (O_PATH)`);
+      throw new Errno('EBADF', `fd ${fd} was opened with O_PATH`);
     }
     return found?.file;
   }

@@ -69,10 +69,13 @@ export function pcIommu(pasidFlag: number): IommuOps {
     flaggedAllocation: true,
     allocPaging: (_device, { kind, flags, userData }: PagingRequest) => {
       if ((flags & ~pasidFlag) !== 0) {
-        throw new Errno('EOPNOTSUPP', `the IOMMU knows no allocation flags ${flags & ~pasidFlag}`);
+        throw new Errno(
+          'EOPNOTSUPP',
+          `unsupported HWPT flags 0x${(flags & ~pasidFlag).toString(16)}`,
+        );
       }
       if (userData !== undefined) {
-        throw new Errno('EOPNOTSUPP', 'the IOMMU takes no data of its own for a page table');
+        throw new Errno('EOPNOTSUPP', 'this IOMMU accepts no driver data for a page table');
       }
       made++;
       return new PcDomain(ops, `${kind} domain ${made}`, kind);

@@ -7,6 +7,7 @@
  * After drivers/iommu/iommufd/selftest.c and generic_pt/fmt/iommu_mock.c (AMD v1 with a granule of 2^11, three levels).
  */
 import { Errno } from '../../base/errno.ts';
+import { hex } from '../../base/position.ts';
 import {
   Domain,
   type IommuDevice,
@@ -166,7 +167,7 @@ export class MockIommu {
   /** Makes a device and brings it under the IOMMU; EINVAL for unknown flags. */
   addDevice(flags: number): MockDevice {
     if ((flags & ~DEVICE_FLAGS) !== 0)
-      throw new Errno('EINVAL', `mock device flags ${flags} are not known`);
+      throw new Errno('EINVAL', `unknown mock device flags ${hex(flags >>> 0)}`);
     let index = 0;
     while (this.#indexes.has(index)) index++;
     const device = new MockDevice(this.ops, index, flags);
@@ -217,7 +218,7 @@ export class MockIommu {
   #allocPaging(device: IommuDevice, { flags, userData }: PagingRequest): Domain {
     const dirty = (flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING) !== 0;
     if ((flags & ~PAGING_FLAGS) !== 0)
-      throw new Errno('EOPNOTSUPP', `flags ${flags} are not known`);
+      throw new Errno('EOPNOTSUPP', `unknown HWPT flags ${hex((flags & ~PAGING_FLAGS) >>> 0)}`);
     if (dirty && !capable(device, 'dirty-tracking')) {
       throw new Errno('EOPNOTSUPP', `${device.name} cannot track dirty pages`);
     }

@@ -4,6 +4,7 @@
  * After the nested part of drivers/iommu/iommufd/selftest.c.
  */
 import { Errno } from '../../base/errno.ts';
+import { hex } from '../../base/position.ts';
 import { Domain, type DomainKind, type IommuDevice, type IommuOps } from '../../iommu/domain.ts';
 import * as uapi from '../../uapi/iommufd-test.ts';
 import { clientData, copyStructIn } from '../client-data.ts';
@@ -66,7 +67,7 @@ export class MockNestedDomain extends Domain {
 
   #invalidateEntry({ flags, iotlb_id: id }: uapi.iommu_hwpt_invalidate_selftest): void {
     if ((flags & ~uapi.IOMMU_TEST_INVALIDATE_FLAG_ALL) !== 0) {
-      throw new Errno('EOPNOTSUPP', `invalidation flags ${flags} are not known`);
+      throw new Errno('EOPNOTSUPP', `unknown invalidation flags ${hex(flags >>> 0)}`);
     }
     if (id > uapi.MOCK_NESTED_DOMAIN_IOTLB_ID_MAX) {
       throw new Errno('EINVAL', `there is no cached word ${id}`);

@@ -5,6 +5,7 @@
  * After the vIOMMU part of drivers/iommu/iommufd/selftest.c.
  */
 import { Errno } from '../../base/errno.ts';
+import { hex } from '../../base/position.ts';
 import { pageOf, offsetOf } from '../../base/position.ts';
 import type { Backing } from '../../base/task.ts';
 import { PAGE_SIZE } from '../../machine/memory.ts';
@@ -133,7 +134,7 @@ export class MockViommu implements ViommuDriver {
   #invalidateEntry(entry: uapi.iommu_viommu_invalidate_selftest): void {
     const { flags, vdev_id: id, cache_id: word } = entry;
     if ((flags & ~uapi.IOMMU_TEST_INVALIDATE_FLAG_ALL) !== 0) {
-      throw new Errno('EOPNOTSUPP', `invalidation flags ${flags} are not known`);
+      throw new Errno('EOPNOTSUPP', `unknown invalidation flags ${hex(flags >>> 0)}`);
     }
     if (word > uapi.MOCK_DEV_CACHE_ID_MAX)
       throw new Errno('EINVAL', `there is no cache word ${word}`);

@@ -22,7 +22,7 @@ const BUFFER = new Uint8Array(PAGE_BYTES);
 export function createAccess({ context, task, cmd, checkRespond, respond }: TestCmd): undefined {
   const { flags } = cmd.u.read('create_access');
   if ((flags & ~uapi.MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES) !== 0) {
-    throw new Errno('EOPNOTSUPP', `access flags ${flags} are not known`);
+    throw new Errno('EOPNOTSUPP', `unknown access flags ${hex(flags >>> 0)}`);
   }
   context.environment.faults.alloc('test access');
   const file = new AccessFile(context, flags !== 0);
@@ -48,7 +48,7 @@ function installAccess(task: Task, file: AccessFile): number {
   }
 }
 
-const tableFull = (): Errno => new Errno('ENOMEM', "the client's table takes no further file");
+const tableFull = (): Errno => new Errno('ENOMEM', "the client's fd table is full (RLIMIT_NOFILE)");
 
 export function accessReplaceIoas({ task, cmd }: TestCmd): undefined {
   accessOf(task, cmd.id).access.replace(cmd.u.read('access_replace_ioas').ioas_id);
@@ -126,7 +126,7 @@ function refuseLarge(length: bigint): void {
 
 function refuseFlags(flags: number, known: number): void {
   if ((flags & ~known) !== 0)
-    throw new Errno('EOPNOTSUPP', `flags ${hex((flags & ~known) >>> 0)} are not known`);
+    throw new Errno('EOPNOTSUPP', `unknown flags ${hex((flags & ~known) >>> 0)}`);
 }
 
 function actualIova(file: AccessFile, iova: bigint, flags: number): bigint {

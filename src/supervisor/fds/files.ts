@@ -341,7 +341,7 @@ function refusalOf(number: number, streamFloor: number): string {
   if (number === EBADF) {
     return `the client's RLIMIT_NOFILE leaves no number from ${streamFloor} on, where queues have to be, and may not be raised`;
   }
-  return `the client's table takes no further file (errno ${-number})`;
+  return `the client's fd table is full (errno ${-number})`;
 }
 
 /**

@@ -50,7 +50,7 @@ export function answerWith(listener: Listener, fd: number, options: { cloexec: b
 }
 
 export const tableFull = (): Errno =>
-  new Errno('EMFILE', "the client's table takes no further file");
+  new Errno('EMFILE', "the client's fd table is full (RLIMIT_NOFILE)");
 
 /**
  * No number below the limit is free.

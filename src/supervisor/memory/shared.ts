@@ -221,17 +221,17 @@ export class SharedMemories {
   /** A file that a client passes by number. */
   file(directory: number, number: number): FileMemory {
     if (identifyPath(String(number), directory) < 0) {
-      throw new Errno('EBADF', `file number ${number} is not open`);
+      throw new Errno('EBADF', `fd ${number} is not open`);
     }
     const { device, inode, mode, size } = identity;
     if ((mode & S_IFMT) !== S_IFREG || this.#isOurs(device, inode)) {
-      return { backing: new SharedMemory(`file number ${number}`, 1), size: 0, pinnable: false };
+      return { backing: new SharedMemory(`fd ${number}`, 1), size: 0, pinnable: false };
     }
     const writable = openPath(String(number), O_RDWR, directory);
     const fd = writable >= 0 ? writable : openPath(String(number), O_RDONLY, directory);
-    if (fd < 0) throw new Errno('EBADF', `file number ${number} cannot be opened: errno ${-fd}`);
+    if (fd < 0) throw new Errno('EBADF', `fd ${number} cannot be opened: errno ${-fd}`);
     const { pinnable, unit } = fileSystemOf(fd);
-    const backing = this.#backing(device, inode, () => ({ name: `file number ${number}`, unit }));
+    const backing = this.#backing(device, inode, () => ({ name: `fd ${number}`, unit }));
     if (backing.held && (backing.writable || writable < 0)) closeFile(fd);
     else backing.hold(fd, writable >= 0);
     return {

@@ -20,7 +20,7 @@ export function callerAndFile(context: Context, fd: number): Caller | undefined 
  */
 export function openFile(context: Context, fd: number): Caller | undefined {
   const found = lookUp(context, fd);
-  if (found === -ENOENT) throw new Errno('EBADF', `file number ${fd} is not open`);
+  if (found === -ENOENT) throw new Errno('EBADF', `fd ${fd} is not open`);
   return typeof found === 'object' ? found : undefined;
 }
 

@@ -133,10 +133,10 @@ function checkAccess({ thread, fd, entry }: Subject, writes: boolean): boolean {
   const access = (flags ?? O_RDWR) & O_ACCMODE;
   const canWrite = access === O_RDWR || access === O_WRONLY;
   if (writes && !canWrite) {
-    throw new Errno('EACCES', `file number ${fd} is not open for writing`);
+    throw new Errno('EACCES', `fd ${fd} is not open for writing`);
   }
   if (access !== O_RDONLY && access !== O_RDWR) {
-    throw new Errno('EACCES', `file number ${fd} is not open for reading`);
+    throw new Errno('EACCES', `fd ${fd} is not open for reading`);
   }
   return canWrite;
 }

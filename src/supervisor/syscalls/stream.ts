@@ -166,7 +166,7 @@ export function move(context: Context): number {
     if (found === undefined) continue;
     const other = listener.int(argument === 0 ? second : 0);
     if (identifyEntry(found.thread.files, other) < 0) {
-      throw new Errno('EBADF', `file number ${other} is not open`);
+      throw new Errno('EBADF', `fd ${other} is not open`);
     }
     if (listener.nr === NR.sendfile && argument === 1 && listener.word(2) !== 0n) {
       throw new Errno('ESPIPE', `${found.entry.link} has no positions`);
