@@ -28,7 +28,7 @@ export function blankSerials(machine: Machine): number {
   return blanked;
 }
 
-/** The capture as YAML. Changes `machine` (serial numbers) unless they are kept. */
+/** The capture as JSON, a device a line. Changes `machine` (serial numbers) unless they are kept. */
 export function captureText(machine: Machine, { serials, kernel, root }: CaptureOptions): string {
   const unreadable = [...machine.remarks];
   if (!serials) {

@@ -10,13 +10,18 @@ import { explainMerge } from './group-reasons.ts';
 
 /**
  * Loads a machine file.
- * @param text YAML; docs/machine-file.md
+ * @param text YAML or JSON; docs/machine-file.md
  * @param name for messages, usually the file's name
  * @returns the machine; in a capture, the groups stay those of its kernel
  * @throws InputError with one line for each problem: where, what was expected, the nearest right word
  */
 export function loadMachine(text: string, name: string): Machine {
-  const { machine, problems, groupPlaces } = readMachineFile(text, name);
+  return load(text, name, false);
+}
+
+/** Without places first: they cost time, and only a file with something wrong needs them. */
+function load(text: string, name: string, places: boolean): Machine {
+  const { machine, problems, groupPlaces } = readMachineFile(text, name, places);
   if (machine.source === 'capture') return machine;
   const builder = formGroups(machine);
   for (const [device, place] of groupPlaces) {
@@ -25,6 +30,7 @@ export function loadMachine(text: string, name: string): Machine {
     if (claimed === undefined || group?.id === claimed) continue;
     problems.add(place, contradiction(device, claimed, builder));
   }
+  if (problems.any && !places) return load(text, name, true);
   problems.throwIfAny();
   return machine;
 }

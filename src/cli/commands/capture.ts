@@ -18,9 +18,9 @@ Serial numbers of devices are left out.
 Exit status: 0, or 2 on wrong usage.
 
 examples:
-  uiommu capture > host.yaml
-  sudo uiommu capture > host.yaml    with everything
-  uiommu diff before.yaml host.yaml  what a firmware update moved
+  uiommu capture > host.json
+  sudo uiommu capture > host.json    with everything
+  uiommu diff before.json host.json  what a firmware update moved
 `;
 
 export const captureCommand: Command = {

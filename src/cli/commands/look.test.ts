@@ -249,7 +249,7 @@ test('uiommu ls, why and capture on this computer, as an ordinary user', (t) => 
   assert.equal(again.status, 0, again.err);
   const [device] = machine.devices;
   if (device !== undefined) {
-    assert.match(capture.out, /read-as: user/);
+    assert.match(capture.out, /"read-as":"user"/);
     assert.match(uiommu(['why', device.name], { uid: NOBODY }).out, /^(?:Yes|No|Not yet): /);
   }
 });

@@ -47,29 +47,41 @@ export type MachineFile = {
 /**
  * Reads a machine file.
  * @param name for messages, usually the file's name
+ * @param places see {@link readYaml}; wanted where the caller may still find something wrong
  * @throws InputError that says where, what was expected and the nearest right word, one line for each problem
  */
-export function readMachineFile(text: string, name: string): MachineFile {
+export function readMachineFile(text: string, name: string, places = false): MachineFile {
   const problems = new Problems(name);
-  const file = readYaml(text, MACHINE_SHAPE, problems);
+  const read = readParts(text, name, { problems, places });
+  if (problems.any && !places) return readMachineFile(text, name, true);
+  problems.throwIfAny();
+  return read;
+}
+
+function readParts(
+  text: string,
+  name: string,
+  { problems, places }: { readonly problems: Problems; readonly places: boolean },
+): MachineFile {
+  const file = readYaml(text, MACHINE_SHAPE, problems, places);
   const machine = emptyMachine(file, name, problems);
   const roots = readRoots(file, problems);
   const devices = readDevices(mapsOf(file, 'devices'), roots, problems);
   refuseUnknownIommus(machine, devices, problems);
-  problems.throwIfAny();
+  const groupPlaces = new Map<PciDevice, Place>();
+  const read = { machine, problems, groupPlaces };
+  if (problems.any) return read;
   // A root bus of a controller comes with its first device, when the controller is there.
   for (const { address, dmaDevice } of roots) {
     if (dmaDevice === undefined) machine.addRootBus(address);
   }
-  const groupPlaces = new Map<PciDevice, Place>();
   for (const { entry, description } of devices) {
     const device = machine.add(completed(machine, entry, description));
     const place = entry.value.fields.get('group')?.value.at;
     if (place !== undefined) groupPlaces.set(device, place);
   }
   switchOnVirtualFunctions(machine, devices, problems);
-  problems.throwIfAny();
-  return { machine, problems, groupPlaces };
+  return read;
 }
 
 function emptyMachine(file: MapValue, name: string, problems: Problems): Machine {

@@ -1,4 +1,4 @@
-/** All of YAML, by the yaml package: what people write. Regular text is read faster by plain-yaml.ts, to the same tree. */
+/** All of YAML, by the yaml package: what people write. What uiommu wrote itself is read faster by json-tree.ts, to the same tree. */
 import {
   LineCounter,
   isAlias,
