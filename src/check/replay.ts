@@ -8,10 +8,11 @@
  */
 import { Errno } from '../base/errno.ts';
 import type { PciSystem } from '../kernel/pci-system.ts';
-import { Container } from '../vfio/container.ts';
+import { setIommu } from '../vfio/container.ts';
 import type { DeviceFile } from '../vfio/device-file.ts';
 import type { GroupFile } from '../vfio/group-file.ts';
 import type { IommufdContext } from '../vfio/iommufd.ts';
+import { deviceName, newContainer, type Container } from '../vfio/state.ts';
 import { BareIommufd } from './bare-iommufd.ts';
 
 /** One recorded program: its operations as they were printed. */
@@ -237,7 +238,7 @@ export class Replay {
       const { vfio, core } = this.#system;
       const iommu = core.device(this.#name(device))?.iommu;
       const found = iommu && vfio.deviceOf(iommu);
-      const node = found && vfio.device(found.name);
+      const node = found && vfio.device(deviceName(found));
       if (node === undefined) return 'none';
       this.#cdevs.push({ file: vfio.openDevice(node), device });
       return `c${this.#cdevs.length - 1}`;
@@ -272,7 +273,7 @@ export class Replay {
     const { file } = at(this.#cdevs, numberIn(target));
     const outcome = this.#result(() => {
       file.requireAccess();
-      return `pt=${file.device.iommufd.attach(Number(pt.slice('pt='.length)))}`;
+      return `pt=${file.attach(Number(pt.slice('pt='.length)))}`;
     });
     return `attach ${target} ${pt}${outcome}`;
   }
@@ -282,7 +283,7 @@ export class Replay {
     const { file } = at(this.#cdevs, numberIn(target));
     const outcome = this.#result(() => {
       file.requireAccess();
-      file.device.iommufd.detach();
+      file.detach();
       return undefined;
     });
     return `detach ${target}${outcome}`;
@@ -304,14 +305,14 @@ export class Replay {
     const outcome = this.#result(() => {
       const found = this.#system.vfio.group(String(group));
       if (found === undefined) throw new Errno('ENOENT', `there is no /dev/vfio/${group}`);
-      this.#groups.push({ file: found.open(), group });
+      this.#groups.push({ file: this.#system.vfio.openGroup(found), group });
       return `f${this.#groups.length - 1}`;
     });
     return `open_group ${target}${outcome}`;
   }
 
   openContainer(): string {
-    this.#containers.push(new Container());
+    this.#containers.push(newContainer());
     return `open_container -> k${this.#containers.length - 1}`;
   }
 
@@ -319,8 +320,8 @@ export class Replay {
     const [, target = '', which = ''] = words;
     const { file } = at(this.#groups, numberIn(target));
     const outcome = this.#result(() => {
-      if (which.startsWith('k')) file.group.setContainer(at(this.#containers, numberIn(which)));
-      else file.group.setIommufd(at(this.#iommufds, numberIn(which)).context);
+      if (which.startsWith('k')) file.setContainer(at(this.#containers, numberIn(which)));
+      else file.setIommufd(at(this.#iommufds, numberIn(which)).context);
       return undefined;
     });
     return `set_container ${target} ${which}${outcome}`;
@@ -330,7 +331,7 @@ export class Replay {
     const [, target = ''] = words;
     const { file } = at(this.#groups, numberIn(target));
     const outcome = this.#result(() => {
-      file.group.unsetContainer();
+      file.unsetContainer();
       return undefined;
     });
     return `unset_container ${target}${outcome}`;
@@ -340,7 +341,7 @@ export class Replay {
     const [, target = ''] = words;
     const { file } = at(this.#groups, numberIn(target));
     const outcome = this.#result(() => {
-      const { viable, containerSet } = file.group.status();
+      const { viable, containerSet } = file.status();
       return `flags=${(viable ? 1 : 0) | (containerSet ? 2 : 0)}`;
     });
     return `status ${target}${outcome}`;
@@ -349,7 +350,7 @@ export class Replay {
   setIommu(words: Words): string {
     const [, target = '', type = ''] = words;
     const outcome = this.#result(() => {
-      at(this.#containers, numberIn(target)).setIommu(Number(type));
+      setIommu(at(this.#containers, numberIn(target)), Number(type));
       return undefined;
     });
     return `set_iommu ${target} ${type}${outcome}`;
@@ -360,7 +361,7 @@ export class Replay {
     const device = numberIn(which);
     const { file } = at(this.#groups, numberIn(target));
     const outcome = this.#result(() => {
-      this.#groupDevices.push({ file: file.group.getDevice(this.#name(device)), device });
+      this.#groupDevices.push({ file: file.getDevice(this.#name(device)), device });
       return `v${this.#groupDevices.length - 1}`;
     });
     return `get_device ${target} ${which}${outcome}`;

@@ -99,9 +99,14 @@ export function claimDevice(device: IommuDevice, owner: DmaOwner): void {
   take(group, owner);
 }
 
+/** Profile singleton: device nodes and IOMMUFD are for devices that are alone in their group. */
+export function mustBeAlone(group: IommuGroup): boolean {
+  return group.table.profile.singletonNodes && group.enforces('one-device-per-group');
+}
+
 // Profile singleton: several devices in a group are the group file's business.
 function refuseCompany(group: IommuGroup, device: IommuDevice): void {
-  if (!group.table.profile.singletonNodes || !group.enforces('one-device-per-group')) return;
+  if (!mustBeAlone(group)) return;
   const others = group.members.filter((member) => member !== device);
   if (others.length === 0) return;
   const names = others.map(({ name }) => name).join(', ');

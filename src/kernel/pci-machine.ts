@@ -26,7 +26,7 @@ function openVfio(vfio: Vfio, name: string): OpenFile {
   const device = vfio.device(name.replace(/^devices\//, ''));
   if (name.startsWith('devices/') && device !== undefined) return vfio.openDevice(device);
   const group = vfio.group(name);
-  if (group !== undefined) return group.open();
+  if (group !== undefined) return vfio.openGroup(group);
   throw new Errno('ENODEV', `/dev/vfio/${name} stood for a device that has left its driver`);
 }
 

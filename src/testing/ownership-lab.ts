@@ -15,10 +15,10 @@ import type { IommufdFile } from '../iommufd/file.ts';
 import { ClientFile, InProcessClient } from '../client/in-process.ts';
 import type { PciSystem } from '../kernel/pci-system.ts';
 import { pciSystem } from '../kernel/system.ts';
-import { Container } from '../vfio/container.ts';
 import type { DeviceFile } from '../vfio/device-file.ts';
 import type { GroupFile } from '../vfio/group-file.ts';
 import { vfioView } from '../vfio/iommufd.ts';
+import { newContainer } from '../vfio/state.ts';
 
 const FUNCTIONS = { A: '0000:02:00.0', B: '0000:02:00.1', C: '0000:02:00.2' } as const;
 const OTHER = '0000:03:00.0';
@@ -75,7 +75,7 @@ export class LabUser {
   readonly client = new InProcessClient();
   readonly file: IommufdFile;
   readonly ioas: number;
-  readonly container = new Container();
+  readonly container = newContainer();
   readonly #session: ClientFile;
 
   constructor(iommufd: Iommufd) {
@@ -199,12 +199,12 @@ export class OwnershipLab {
   }
 
   attach(file: DeviceFile, ioas: number): string {
-    return this.try(() => file.device.iommufd.attach(ioas));
+    return this.try(() => file.attach(ioas));
   }
 
   openGroup(letter: Letter): GroupFile {
     const group = this.system.vfio.group(String(this.iommu(letter).requireGroup().id));
     assert.ok(group, `the group of ${letter} has no file`);
-    return group.open();
+    return this.system.vfio.openGroup(group);
   }
 }

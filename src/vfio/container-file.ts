@@ -11,23 +11,25 @@ import {
   VFIO_GET_API_VERSION,
   VFIO_SET_IOMMU,
 } from '../uapi/vfio.ts';
-import { Container } from './container.ts';
+import { checkExtension, setIommu } from './container.ts';
+import { newContainer, type Container } from './state.ts';
 
 export class ContainerFile implements OpenFile {
   readonly name = '/dev/vfio/vfio';
-  readonly container = new Container();
+  readonly container: Container = newContainer();
 
   ioctl(_task: Task, command: number, argument: bigint): number {
     switch (command) {
       case VFIO_GET_API_VERSION:
         return VFIO_API_VERSION;
       case VFIO_CHECK_EXTENSION:
-        return this.container.checkExtension(Number(argument));
+        return checkExtension(this.container, Number(argument));
       case VFIO_SET_IOMMU:
-        this.container.setIommu(Number(argument));
+        setIommu(this.container, Number(argument));
         return 0;
       default:
-        if (!this.container.hasIommu) throw new Errno('EINVAL', 'SET_IOMMU has not been called');
+        if (this.container.iommu === undefined)
+          throw new Errno('EINVAL', 'SET_IOMMU has not been called');
         throw new Errno('ENOTTY', `a container has no ioctl 0x${command.toString(16)}`);
     }
   }

@@ -8,84 +8,73 @@
  * After drivers/vfio/container.c.
  */
 import { Errno } from '../base/errno.ts';
+import { remove } from '../base/list.ts';
 import { claimGroup, releaseGroup } from '../iommu/ownership.ts';
-import type { VfioGroup } from './group.ts';
+import type { Container, VfioGroup } from './state.ts';
 import { supportsExtension, Type1 } from './type1.ts';
 
-export class Container {
-  /** newest first */
-  readonly #groups: VfioGroup[] = [];
-  #iommu: Type1 | undefined;
-
-  get hasIommu(): boolean {
-    return this.#iommu !== undefined;
+/**
+ * SET_CONTAINER of a group: claim, then attach if SET_IOMMU was called.
+ * @throws Errno EPERM if the group is in use, what blocking it throws, what attaching it throws; nothing is claimed then
+ */
+export function joinContainer(container: Container, group: VfioGroup): void {
+  const { iommuGroup } = group;
+  if (iommuGroup === undefined) throw new Error('a dead group joins no container');
+  claimGroup(iommuGroup, group);
+  try {
+    container.iommu?.attachGroup(iommuGroup);
+  } catch (error) {
+    releaseGroup(iommuGroup);
+    throw error;
   }
+  group.container = container;
+  group.containerUsers = 1;
+  container.groups.unshift(group);
+}
 
-  get groups(): readonly VfioGroup[] {
-    return this.#groups;
+/** The group leaves its container, if it is in one. Cannot fail. */
+export function leaveContainer(group: VfioGroup): void {
+  const { iommuGroup, container } = group;
+  if (container === undefined) return;
+  if (iommuGroup === undefined) throw new Error('a dead group is in no container');
+  container.iommu?.detachGroup(iommuGroup);
+  releaseGroup(iommuGroup);
+  group.container = undefined;
+  group.containerUsers = 0;
+  remove(container.groups, group);
+  if (container.groups.length > 0) return;
+  container.iommu?.release();
+  container.iommu = undefined;
+}
+
+/** CHECK_EXTENSION. */
+export function checkExtension({ iommu }: Container, extension: number): number {
+  return iommu?.checkExtension(extension) ?? supportsExtension(extension);
+}
+
+/**
+ * SET_IOMMU.
+ * @throws Errno EINVAL without group or for a second time, ENODEV for a type that no driver has, what attaching throws
+ */
+export function setIommu(container: Container, type: number): void {
+  const [first] = container.groups;
+  if (first === undefined) throw new Errno('EINVAL', 'the container has no group');
+  if (container.iommu !== undefined) {
+    throw new Errno('EINVAL', 'the container has its IOMMU already');
   }
-
-  /**
-   * SET_CONTAINER of a group: claim, then attach if SET_IOMMU was called.
-   * @throws Errno EPERM if the group is in use, what blocking it throws, what attaching it throws; nothing is claimed then
-   */
-  attachGroup(group: VfioGroup): void {
-    const { iommuGroup } = group;
-    if (iommuGroup === undefined) throw new Error('a dead group joins no container');
-    claimGroup(iommuGroup, group);
+  if (supportsExtension(type) <= 0) {
+    throw new Errno('ENODEV', `there is no VFIO IOMMU driver for type ${type}`);
+  }
+  const iommu = new Type1(type, first.table.unsafeInterrupts);
+  for (const { iommuGroup } of container.groups) {
+    if (iommuGroup === undefined) continue;
     try {
-      this.#iommu?.attachGroup(iommuGroup);
+      iommu.attachGroup(iommuGroup);
     } catch (error) {
-      releaseGroup(iommuGroup);
+      iommu.detachAll();
+      iommu.release();
       throw error;
     }
-    group.container = this;
-    group.containerUsers = 1;
-    this.#groups.unshift(group);
   }
-
-  /** The group leaves. Cannot fail. */
-  detachGroup(group: VfioGroup): void {
-    const { iommuGroup } = group;
-    if (iommuGroup === undefined) throw new Error('a dead group is in no container');
-    this.#iommu?.detachGroup(iommuGroup);
-    releaseGroup(iommuGroup);
-    group.container = undefined;
-    group.containerUsers = 0;
-    this.#groups.splice(this.#groups.indexOf(group), 1);
-    if (this.#groups.length === 0) {
-      this.#iommu?.release();
-      this.#iommu = undefined;
-    }
-  }
-
-  /** CHECK_EXTENSION. */
-  checkExtension(extension: number): number {
-    return this.#iommu?.checkExtension(extension) ?? supportsExtension(extension);
-  }
-
-  /**
-   * SET_IOMMU.
-   * @throws Errno EINVAL without group or for a second time, ENODEV for a type that nobody has, what attaching throws
-   */
-  setIommu(type: number): void {
-    if (this.#groups.length === 0) throw new Errno('EINVAL', 'the container has no group');
-    if (this.#iommu !== undefined) throw new Errno('EINVAL', 'the container has its IOMMU already');
-    if (supportsExtension(type) <= 0) {
-      throw new Errno('ENODEV', `there is no VFIO IOMMU driver for type ${type}`);
-    }
-    const [first] = this.#groups;
-    const iommu = new Type1(type, first?.vfio.unsafeInterrupts ?? false);
-    for (const group of this.#groups) {
-      if (group.iommuGroup === undefined) continue;
-      try {
-        iommu.attachGroup(group.iommuGroup);
-      } catch (error) {
-        iommu.detachAll();
-        iommu.release();
-        throw error;
-      }
-    }
-    this.#iommu = iommu;
-  }
+  container.iommu = iommu;
 }

@@ -102,7 +102,7 @@ function refuseTail(task: Task, address: bigint, length: number): void {
 
 function contextOf(file: DeviceFile, task: Task, fd: number): IommufdContext {
   const open = task.file(fd);
-  const context = open && file.device.group.vfio.contextOfFile(open);
+  const context = open && file.vfio.contextOfFile(open);
   if (context === undefined) {
     throw new Errno(
       'EBADFD',
@@ -131,14 +131,13 @@ function attach(file: DeviceFile, task: Task, address: bigint): number {
   const given = new Argument(task, address, vfio_device_attach_iommufd_pt, 'pt_id');
   const byPasid = pasidFlag(file, given.value.flags, VFIO_DEVICE_ATTACH_PASID);
   if (byPasid) given.extendTo('pasid');
-  const { iommufd } = file.device;
   const { pt_id: ptId, pasid } = given.value;
-  const id = byPasid ? iommufd.attachPasid(pasid, ptId) : iommufd.attach(ptId);
+  const id = file.attach(ptId, byPasid ? pasid : undefined);
   try {
     given.writeBack('pt_id', id);
   } catch (error) {
     // Linux undoes the RID's attachment here even where a PASID was attached.
-    iommufd.detach();
+    file.detach();
     throw error;
   }
   return 0;
@@ -149,8 +148,7 @@ function detach(file: DeviceFile, task: Task, address: bigint): number {
   const given = new Argument(task, address, vfio_device_detach_iommufd_pt, 'flags');
   const byPasid = pasidFlag(file, given.value.flags, VFIO_DEVICE_DETACH_PASID);
   if (byPasid) given.extendTo('pasid');
-  if (byPasid) file.device.iommufd.detachPasid(given.value.pasid);
-  else file.device.iommufd.detach();
+  file.detach(byPasid ? given.value.pasid : undefined);
   return 0;
 }
 

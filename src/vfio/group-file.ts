@@ -3,38 +3,80 @@
  *
  * After the file operations of drivers/vfio/group.c.
  */
+import { Errno } from '../base/errno.ts';
 import type { OpenFile, Task } from '../base/task.ts';
+import { DeviceFile } from './device-file.ts';
+import { openThroughGroup } from './device.ts';
 import { groupIoctl } from './group-ioctls.ts';
-import type { VfioGroup } from './group.ts';
+import {
+  groupStatus,
+  putGroupFile,
+  refuseSecondIommu,
+  setContainer,
+  setIommufd,
+  unsetContainer,
+} from './group.ts';
+import type { IommufdContext } from './iommufd.ts';
+import { matchesName } from './registration.ts';
+import type { Container, GroupOpen, VfioGroup } from './state.ts';
+import type { Vfio } from './vfio.ts';
 
 export class GroupFile implements OpenFile {
-  readonly group: VfioGroup;
-  #references = 1;
+  readonly vfio: Vfio;
+  readonly open: GroupOpen;
 
-  constructor(group: VfioGroup) {
-    this.group = group;
+  constructor(vfio: Vfio, open: GroupOpen) {
+    this.vfio = vfio;
+    this.open = open;
+  }
+
+  get group(): VfioGroup {
+    return this.open.group;
   }
 
   get name(): string {
     return `/dev/vfio/${this.group.nodeName}`;
   }
 
-  /** A device that is open through the container holds the file. */
-  ref(): void {
-    this.#references++;
+  /** SET_CONTAINER with a container. */
+  setContainer(container: Container): void {
+    setContainer(this.group, container);
   }
 
-  put(): void {
-    this.#references--;
-    if (this.#references === 0) this.group.closed();
+  /** SET_CONTAINER with an IOMMUFD. */
+  setIommufd(context: IommufdContext): void {
+    setIommufd(this.group, context);
+  }
+
+  /** What SET_CONTAINER refuses whatever file it names. */
+  refuseSecondIommu(): void {
+    refuseSecondIommu(this.group);
+  }
+
+  unsetContainer(): void {
+    unsetContainer(this.group);
+  }
+
+  status(): { readonly viable: boolean; readonly containerSet: boolean } {
+    return groupStatus(this.group);
+  }
+
+  /** GET_DEVICE_FD. ENODEV for a name that is no member; EINVAL without IOMMU; the errors of the first open. */
+  getDevice(name: string): DeviceFile {
+    const { group } = this;
+    const device = group.devices.find((candidate) => matchesName(candidate, name));
+    if (device === undefined) {
+      throw new Errno('ENODEV', `"${name}" is no VFIO device of group ${group.nodeName}`);
+    }
+    return new DeviceFile(this.vfio, openThroughGroup(group, device));
   }
 
   /** The last descriptor is gone. */
   release(): void {
-    this.put();
+    putGroupFile(this.open);
   }
 
   ioctl(task: Task, command: number, argument: bigint): number {
-    return groupIoctl(this.group, task, command, argument);
+    return groupIoctl(this, task, command, argument);
   }
 }

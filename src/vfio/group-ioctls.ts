@@ -13,26 +13,21 @@ import {
 } from '../uapi/vfio.ts';
 import { Argument } from './arguments.ts';
 import { ContainerFile } from './container-file.ts';
-import type { VfioGroup } from './group.ts';
+import type { GroupFile } from './group-file.ts';
 
 /** One ioctl on a group file. */
-export function groupIoctl(
-  group: VfioGroup,
-  task: Task,
-  command: number,
-  argument: bigint,
-): number {
+export function groupIoctl(open: GroupFile, task: Task, command: number, argument: bigint): number {
   switch (command) {
     case VFIO_GROUP_GET_STATUS:
-      return getStatus(group, task, argument);
+      return getStatus(open, task, argument);
     case VFIO_GROUP_SET_CONTAINER:
-      return setContainer(group, task, argument);
+      return setContainer(open, task, argument);
     case VFIO_GROUP_UNSET_CONTAINER:
       named(task, 'VFIO_GROUP_UNSET_CONTAINER');
-      group.unsetContainer();
+      open.unsetContainer();
       return 0;
     case VFIO_GROUP_GET_DEVICE_FD:
-      return getDeviceFd(group, task, argument);
+      return getDeviceFd(open, task, argument);
     default:
       throw new Errno('ENOTTY', `a group file has no ioctl 0x${command.toString(16)}`);
   }
@@ -42,10 +37,10 @@ function named(task: Task, call: string): void {
   if (task.record !== undefined) task.record.call = call;
 }
 
-function getStatus(group: VfioGroup, task: Task, address: bigint): number {
+function getStatus(open: GroupFile, task: Task, address: bigint): number {
   named(task, 'VFIO_GROUP_GET_STATUS');
   const given = new Argument(task, address, vfio_group_status, 'flags');
-  const { viable, containerSet } = group.status();
+  const { viable, containerSet } = open.status();
   given.writeBack(
     'flags',
     (viable ? VFIO_GROUP_FLAGS_VIABLE : 0) | (containerSet ? VFIO_GROUP_FLAGS_CONTAINER_SET : 0),
@@ -53,36 +48,36 @@ function getStatus(group: VfioGroup, task: Task, address: bigint): number {
   return 0;
 }
 
-function setContainer(group: VfioGroup, task: Task, address: bigint): number {
+function setContainer(open: GroupFile, task: Task, address: bigint): number {
   named(task, 'VFIO_GROUP_SET_CONTAINER');
   const bytes = new Uint8Array(4);
   task.memory.copyIn(address, bytes);
   const fd = new DataView(bytes.buffer).getInt32(0, true);
   const file = task.file(fd);
   if (file instanceof ContainerFile) {
-    group.setContainer(file.container);
+    open.setContainer(file.container);
     return 0;
   }
-  setIommufd(group, file, fd);
+  setIommufd(open, file, fd);
   return 0;
 }
 
 // What is set already, and a dead group, come before the kind of the file.
-function setIommufd(group: VfioGroup, file: OpenFile | undefined, fd: number): void {
-  group.refuseSecondIommu();
-  const context = file && group.vfio.contextOfFile(file);
+function setIommufd(open: GroupFile, file: OpenFile | undefined, fd: number): void {
+  open.refuseSecondIommu();
+  const context = file && open.vfio.contextOfFile(file);
   if (context === undefined) {
     throw new Errno(
       'EBADFD',
       `descriptor ${fd} is ${file?.name ?? 'a file of the host'}, neither container nor /dev/iommu`,
     );
   }
-  group.setIommufd(context);
+  open.setIommufd(context);
 }
 
-function getDeviceFd(group: VfioGroup, task: Task, address: bigint): number {
+function getDeviceFd(open: GroupFile, task: Task, address: bigint): number {
   named(task, 'VFIO_GROUP_GET_DEVICE_FD');
-  return task.install(group.getDevice(readString(task, address)), { cloexec: true });
+  return task.install(open.getDevice(readString(task, address)), { cloexec: true });
 }
 
 // Byte by byte at a page's end would be the kernel's way; chunks up to the next page cannot fault where it would not.

@@ -13,6 +13,7 @@ import type { Context } from '../iommufd/context.ts';
 import { IommufdDevice } from '../iommufd/device.ts';
 import { IommufdFile } from '../iommufd/file.ts';
 import { compatIoas, createCompatIoas } from '../iommufd/vfio-compat.ts';
+import type { VfioDevice } from './state.ts';
 
 /** One open of /dev/iommu. */
 export type IommufdContext = DmaOwner & {
@@ -84,60 +85,52 @@ export const contextOfIommufdFile: ContextOfFile = (file) =>
 /** Finds the context behind an open file of ours; undefined for files of another kind. */
 export type ContextOfFile = (file: OpenFile) => IommufdContext | undefined;
 
-/** What VFIO knows about the IOMMUFD side of one device. */
-export class IommufdState {
-  #binding: IommufdBinding | undefined;
-  #attached = false;
-  readonly #pasids = new Set<number>();
+// What a device knows about its IOMMUFD: the fields of VfioDevice that only the functions below write.
 
-  get binding(): IommufdBinding | undefined {
-    return this.#binding;
-  }
+/** The first open of a device through an IOMMUFD. Throws what {@link IommufdContext.bind} throws. */
+export function bindIommufd(device: VfioDevice, context: IommufdContext): void {
+  device.binding = context.bind(device.iommu);
+}
 
-  bind(context: IommufdContext, device: IommuDevice): number {
-    this.#binding = context.bind(device);
-    return this.#binding.id;
-  }
+function bound({ binding }: VfioDevice): IommufdBinding {
+  if (binding === undefined) throw new Errno('EINVAL', 'the device is not bound');
+  return binding;
+}
 
-  #bound(): IommufdBinding {
-    if (this.#binding === undefined) throw new Errno('EINVAL', 'the device is not bound');
-    return this.#binding;
-  }
+/** Attaches the RID, or replaces what it is attached to. @returns the ID of the HWPT */
+export function attachPt(device: VfioDevice, ptId: number): number {
+  const binding = bound(device);
+  const id = device.attached ? binding.replace(NO_PASID, ptId) : binding.attach(NO_PASID, ptId);
+  device.attached = true;
+  return id;
+}
 
-  /** Attaches, or replaces what is attached. */
-  attach(ptId: number): number {
-    const binding = this.#bound();
-    const id = this.#attached ? binding.replace(NO_PASID, ptId) : binding.attach(NO_PASID, ptId);
-    this.#attached = true;
-    return id;
-  }
+export function detachPt(device: VfioDevice): void {
+  if (!device.attached) return;
+  bound(device).detach(NO_PASID);
+  device.attached = false;
+}
 
-  detach(): void {
-    if (!this.#attached) return;
-    this.#bound().detach(NO_PASID);
-    this.#attached = false;
-  }
+/** The same for a PASID. */
+export function attachPasid(device: VfioDevice, pasid: number, ptId: number): number {
+  const binding = bound(device);
+  if (device.pasids.has(pasid)) return binding.replace(pasid, ptId);
+  if (pasid > 0x7fff_ffff) throw new Errno('EINVAL', `PASID ${pasid} is out of range`);
+  const id = binding.attach(pasid, ptId);
+  device.pasids.add(pasid);
+  return id;
+}
 
-  attachPasid(pasid: number, ptId: number): number {
-    const binding = this.#bound();
-    if (this.#pasids.has(pasid)) return binding.replace(pasid, ptId);
-    if (pasid > 0x7fff_ffff) throw new Errno('EINVAL', `PASID ${pasid} is out of range`);
-    const id = binding.attach(pasid, ptId);
-    this.#pasids.add(pasid);
-    return id;
-  }
+export function detachPasid(device: VfioDevice, pasid: number): void {
+  if (device.pasids.delete(pasid)) bound(device).detach(pasid);
+}
 
-  detachPasid(pasid: number): void {
-    if (this.#pasids.delete(pasid)) this.#bound().detach(pasid);
-  }
-
-  /** PASIDs first, then the RID, then the claim. */
-  unbind(): void {
-    const binding = this.#bound();
-    for (const pasid of [...this.#pasids].sort((a, b) => a - b)) binding.detach(pasid);
-    this.#pasids.clear();
-    this.detach();
-    binding.unbind();
-    this.#binding = undefined;
-  }
+/** The last close of a device that is open through an IOMMUFD: PASIDs first, then the RID, then the claim. */
+export function unbindIommufd(device: VfioDevice): void {
+  const binding = bound(device);
+  for (const pasid of [...device.pasids].sort((a, b) => a - b)) binding.detach(pasid);
+  device.pasids.clear();
+  detachPt(device);
+  binding.unbind();
+  device.binding = undefined;
 }

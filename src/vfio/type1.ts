@@ -27,7 +27,8 @@ export function supportsExtension(extension: number): number {
   return ALWAYS.includes(extension) ? 1 : 0;
 }
 
-type Shared = {
+/** A domain of a container, and the groups on it. */
+export type SharedDomain = {
   readonly domain: Domain;
   readonly ops: IommuDevice['ops'];
   readonly coherent: boolean;
@@ -38,7 +39,8 @@ export class Type1 {
   /** Version 2 refuses to cut mappings. */
   readonly v2: boolean;
   readonly #unsafeInterrupts: boolean;
-  readonly #domains: Shared[] = [];
+  /** The container's domains, newest first; each has at least one group. */
+  readonly domains: SharedDomain[] = [];
 
   /** @throws Errno EINVAL for an extension that is no IOMMU type */
   constructor(type: number, unsafeInterrupts: boolean) {
@@ -50,7 +52,7 @@ export class Type1 {
   checkExtension(extension: number): number {
     if (extension === VFIO_UPDATE_VADDR) return 1;
     if (extension === VFIO_DMA_CC_IOMMU) {
-      return this.#domains.every(({ coherent }) => coherent) ? 1 : 0;
+      return this.domains.every(({ coherent }) => coherent) ? 1 : 0;
     }
     return supportsExtension(extension);
   }
@@ -63,7 +65,7 @@ export class Type1 {
   attachGroup(group: IommuGroup): void {
     const device = group.firstMember;
     if (device === undefined) throw new Error(`group ${group.id} has no member`);
-    if (this.#domains.some(({ groups }) => groups.includes(group))) {
+    if (this.domains.some(({ groups }) => groups.includes(group))) {
       throw new Errno('EINVAL', `group ${group.id} is in the container already`);
     }
     const { ops } = device;
@@ -77,7 +79,7 @@ export class Type1 {
     }
     if (!this.#unsafeInterrupts) this.#refuseForgedInterrupts(group, domain);
     if (this.#joinCompatible(group, { ops, coherent })) domain.free();
-    else this.#domains.unshift({ domain, ops, coherent, groups: [group] });
+    else this.domains.unshift({ domain, ops, coherent, groups: [group] });
   }
 
   #refuseForgedInterrupts(group: IommuGroup, domain: Domain): void {
@@ -92,8 +94,8 @@ export class Type1 {
   }
 
   // The group is on a domain of its own now; it moves if another one does as well.
-  #joinCompatible(group: IommuGroup, kind: Pick<Shared, 'ops' | 'coherent'>): boolean {
-    const match = this.#domains.find(
+  #joinCompatible(group: IommuGroup, kind: Pick<SharedDomain, 'ops' | 'coherent'>): boolean {
+    const match = this.domains.find(
       ({ ops, coherent }) => ops === kind.ops && coherent === kind.coherent,
     );
     if (match === undefined) return false;
@@ -112,23 +114,23 @@ export class Type1 {
 
   /** Back to the blocking domain. Cannot fail. */
   detachGroup(group: IommuGroup): void {
-    const index = this.#domains.findIndex(({ groups }) => groups.includes(group));
-    const shared = this.#domains[index];
+    const index = this.domains.findIndex(({ groups }) => groups.includes(group));
+    const shared = this.domains[index];
     if (shared === undefined) return;
     group.subgroups.forEach(detachSubgroup);
     shared.groups.splice(shared.groups.indexOf(group), 1);
     if (shared.groups.length > 0) return;
     shared.domain.free();
-    this.#domains.splice(index, 1);
+    this.domains.splice(index, 1);
   }
 
   detachAll(): void {
-    for (const group of this.#domains.flatMap(({ groups }) => groups)) this.detachGroup(group);
+    for (const group of this.domains.flatMap(({ groups }) => groups)) this.detachGroup(group);
   }
 
   /** The container is unset. All groups have left. */
   release(): void {
-    this.#domains.length = 0;
+    this.domains.length = 0;
   }
 }
 

@@ -11,10 +11,11 @@ import type { IommuOps } from '../../src/iommu/domain.ts';
 import { PROFILES, type ProfileName } from '../../src/iommu/profile.ts';
 import { OwnershipLab, type LabUser, type Letter } from '../../src/testing/ownership-lab.ts';
 import { VFIO_TYPE1v2_IOMMU } from '../../src/uapi/vfio.ts';
-import { Container } from '../../src/vfio/container.ts';
+import { setIommu } from '../../src/vfio/container.ts';
 import type { DeviceFile } from '../../src/vfio/device-file.ts';
 import type { GroupFile } from '../../src/vfio/group-file.ts';
 import { vfioView } from '../../src/vfio/iommufd.ts';
+import { newContainer } from '../../src/vfio/state.ts';
 
 function orders<T>(items: readonly T[]): T[][] {
   if (items.length === 0) return [[]];
@@ -71,13 +72,13 @@ for (const behind of ['container', 'iommufd'] as const) {
       lab.bind('A', 'vfio-pci');
       const group = lab.openGroup('A');
       if (behind === 'container') {
-        group.group.setContainer(user.container);
-        user.container.setIommu(VFIO_TYPE1v2_IOMMU);
+        group.setContainer(user.container);
+        setIommu(user.container, VFIO_TYPE1v2_IOMMU);
       } else {
-        group.group.setIommufd(vfioView(user.file.context));
+        group.setIommufd(vfioView(user.file.context));
       }
-      const device = group.group.getDevice(lab.name('A'));
-      const second = group.group.getDevice(lab.name('A'));
+      const device = group.getDevice(lab.name('A'));
+      const second = group.getDevice(lab.name('A'));
       const close = {
         group: () => {
           group.release();
@@ -136,7 +137,7 @@ function picture(lab: OwnershipLab): unknown {
         driver?.name,
         bound,
         iommu.group?.id,
-        device && [device.openCount, device.users, device.cdevOpened, device.iommufd.binding?.id],
+        device && [device.openCount, device.users, device.cdevOpened, device.binding?.id],
         device && [device.group.containerUsers, device.group.cdevOpenCount],
       ];
     }),
@@ -163,11 +164,11 @@ const PATHS: readonly (readonly [what: string, prepare: (ops: IommuOps) => Prepa
       const lab = new OwnershipLab({ ops });
       lab.bind('A', 'vfio-pci');
       const group = lab.openGroup('A');
-      const container = new Container();
+      const container = newContainer();
       return {
         lab,
         run: () => {
-          group.group.setContainer(container);
+          group.setContainer(container);
         },
       };
     },
@@ -177,12 +178,12 @@ const PATHS: readonly (readonly [what: string, prepare: (ops: IommuOps) => Prepa
     (ops) => {
       const lab = new OwnershipLab({ ops });
       lab.bind('A', 'vfio-pci');
-      const container = new Container();
-      lab.openGroup('A').group.setContainer(container);
+      const container = newContainer();
+      lab.openGroup('A').setContainer(container);
       return {
         lab,
         run: () => {
-          container.setIommu(VFIO_TYPE1v2_IOMMU);
+          setIommu(container, VFIO_TYPE1v2_IOMMU);
         },
       };
     },
@@ -330,7 +331,7 @@ class Program {
       () => {
         this.#withNode(user, (file) => {
           file.requireAccess();
-          file.device.iommufd.detach();
+          file.detach();
         });
       },
       () => this.nodes.shift()?.file.release(),
@@ -380,18 +381,18 @@ class Program {
       this.group = this.lab.openGroup(letter);
       return;
     }
-    const { group } = this.group;
+    const file = this.group;
+    const { group } = file;
     if (group.container === undefined && group.iommufd === undefined) {
-      if (index % 2 === 0) group.setContainer(user.container);
-      else group.setIommufd(vfioView(user.file.context));
-    } else if (group.container !== undefined && !group.container.hasIommu) {
-      group.container.setIommu(VFIO_TYPE1v2_IOMMU);
+      if (index % 2 === 0) file.setContainer(user.container);
+      else file.setIommufd(vfioView(user.file.context));
+    } else if (group.container !== undefined && group.container.iommu === undefined) {
+      setIommu(group.container, VFIO_TYPE1v2_IOMMU);
     } else if (index % 3 === 0) {
-      const file = this.group;
       this.group = undefined;
       file.release();
     } else {
-      this.groupDevices.push(group.getDevice(this.lab.name(letter)));
+      this.groupDevices.push(file.getDevice(this.lab.name(letter)));
     }
   }
 
@@ -413,7 +414,7 @@ class Program {
         for (const { attached } of subgroup.members) assert.equal(attached, subgroup.domain);
       }
       const bound = members.filter(({ iommu }) => vfio.deviceOf(iommu)?.cdevOpened === true);
-      const file = open.length > 0 && vfio.group(String(group.id))?.openedFile;
+      const file = open.length > 0 && vfio.group(String(group.id))?.opened;
       assert.ok(bound.length === 0 || !file, 'both doors are open');
     }
   }

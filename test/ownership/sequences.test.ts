@@ -6,8 +6,9 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { claimDevice } from '../../src/iommu/ownership.ts';
 import { DriverCore, BusDevice } from '../../src/kernel/driver-core.ts';
-import { Container } from '../../src/vfio/container.ts';
+import { setIommu } from '../../src/vfio/container.ts';
 import { vfioView } from '../../src/vfio/iommufd.ts';
+import { newContainer } from '../../src/vfio/state.ts';
 import { OwnershipLab, type LabUser } from '../../src/testing/ownership-lab.ts';
 import { VFIO_TYPE1v2_IOMMU } from '../../src/uapi/vfio.ts';
 
@@ -68,11 +69,11 @@ test('S5.1/5: A attaches to the same IOAS: the same HWPT; to another one: EINVAL
   const lab = new OwnershipLab();
   const x = lab.user();
   const b = bTaken(lab, x).file;
-  const hwpt = b.device.iommufd.attach(x.ioas);
+  const hwpt = b.attach(x.ioas);
   ok(lab.bind('A', 'vfio-pci'));
   const a = lab.take('A', x).file;
   assert.equal(lab.attach(a, x.allocIoas()), 'EINVAL');
-  assert.equal(a.device.iommufd.attach(x.ioas), hwpt);
+  assert.equal(a.attach(x.ioas), hwpt);
 });
 
 test('S5.1/6 and 7: closing B leaves A working, closing A blocks, releases, and lets K in', () => {
@@ -107,17 +108,17 @@ test('S5.1/9: the group is in a container: binding the node of a member is EBUSY
   const lab = new OwnershipLab();
   ok(lab.bind('A', 'vfio-pci'));
   const group = lab.openGroup('A');
-  group.group.setContainer(new Container());
+  group.setContainer(newContainer());
   assert.equal(lab.take('A', lab.user()).outcome, 'EBUSY');
   assert.match(lab.reason, /the group file \/dev\/vfio\/\d+ is open/);
 });
 
 test('S5.1/10: a second group with K does not join the container, the first is unaffected', () => {
   const lab = new OwnershipLab();
-  const container = new Container();
+  const container = newContainer();
   ok(lab.bind('A', 'vfio-pci'));
-  lab.openGroup('A').group.setContainer(container);
-  container.setIommu(VFIO_TYPE1v2_IOMMU);
+  lab.openGroup('A').setContainer(container);
+  setIommu(container, VFIO_TYPE1v2_IOMMU);
   const before = lab.iommu('A').attached;
   // The other card is alone in its group; a second function with K is what B is to A, so put K first and V next to it.
   const other = new OwnershipLab();
@@ -126,7 +127,7 @@ test('S5.1/10: a second group with K does not join the container, the first is u
   const second = other.openGroup('B');
   assert.equal(
     other.try(() => {
-      second.group.setContainer(container);
+      second.setContainer(container);
     }),
     'EPERM',
   );

@@ -17,7 +17,7 @@ import {
   vfio_device_info,
 } from '../../uapi/vfio.ts';
 import { Argument } from '../arguments.ts';
-import type { VfioDevice, VfioDeviceOps } from '../vfio.ts';
+import type { VfioDevice, VfioDeviceOps } from '../state.ts';
 import type { VfTokens } from './vf-token.ts';
 
 const REGIONS = 9;

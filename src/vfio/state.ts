@@ -1,0 +1,165 @@
+/**
+ * What VFIO knows, as plain data: registered devices, their groups, containers, and what open files stand for. Rules over it
+ * are in registration.ts, group.ts, container.ts, device.ts and iommufd.ts; the files that serve programs translate
+ * calls into those functions and keep nothing of their own.
+ *
+ * Not here: what a device does (its driver's operations), and who owns a group's DMA (iommu/ownership.ts).
+ *
+ * After struct vfio_device, vfio_device_file (drivers/vfio/vfio.h), vfio_group (drivers/vfio/vfio.h) and vfio_container
+ * (drivers/vfio/container.c).
+ */
+import type { OpenFile, Task } from '../base/task.ts';
+import type { IommuDevice } from '../iommu/domain.ts';
+import type { IommuGroup } from '../iommu/group.ts';
+import type { IommufdBinding, IommufdContext } from './iommufd.ts';
+import type { Type1 } from './type1.ts';
+
+/** What a VFIO driver does with its devices; vfio-pci is one. */
+export type VfioDeviceOps = {
+  /** Enables and resets the device: after the claim, before the first access. Throws Errno. */
+  openDevice?(device: VfioDevice): void;
+  /** Quiesces the device: after the last access, before the release. */
+  closeDevice?(device: VfioDevice): void;
+  /** The driver is being unbound and waits for the users of the device: called once at unregistration. */
+  request?(device: VfioDevice): void;
+  /** The device is the one that GET_DEVICE_FD names. Throws Errno for a bad option. Default: same name. */
+  match?(device: VfioDevice, name: string): boolean;
+  /** Checks the token of BIND_IOMMUFD; undefined when none was given. Throws EACCES, EINVAL. */
+  matchToken?(device: VfioDevice, token: Uint8Array | undefined): void;
+  /** What GET_INFO reports: VFIO_DEVICE_FLAGS_*. */
+  flags?(): number;
+  /** PASIDs can be attached. */
+  readonly pasids?: boolean;
+  ioctl?(device: VfioDevice, task: Task, command: number, argument: bigint): number;
+  read?: OpenFile['read'];
+  write?: OpenFile['write'];
+  mmap?: OpenFile['mmap'];
+};
+
+/** All devices and groups of one machine. */
+export type VfioTable = {
+  /** allow_unsafe_interrupts of vfio_iommu_type1 */
+  readonly unsafeInterrupts: boolean;
+  /** by index; a free index is undefined */
+  readonly devices: (VfioDevice | undefined)[];
+  readonly groups: VfioGroup[];
+};
+
+/** A device that its driver registered, until the driver has it back. */
+export type VfioDevice = {
+  readonly index: number;
+  readonly iommu: IommuDevice;
+  readonly group: VfioGroup;
+  readonly ops: VfioDeviceOps;
+  /** opens that the driver's open_device covers */
+  openCount: number;
+  /** bound through its own node, not through the group */
+  cdevOpened: boolean;
+  /** driver plus open files */
+  users: number;
+  /** set while unregistering: what to do when the last user has gone */
+  whenIdle: (() => void) | undefined;
+  /** the IOMMUFD that the device is bound to */
+  binding: IommufdBinding | undefined;
+  /** the RID is attached through that IOMMUFD */
+  attached: boolean;
+  /** PASIDs that are attached through it */
+  readonly pasids: Set<number>;
+};
+
+/** The VFIO side of an IOMMU group that has registered devices. */
+export type VfioGroup = {
+  readonly table: VfioTable;
+  /** as owner of the IOMMU group, in refusals */
+  readonly name: string;
+  /** "7": the node is /dev/vfio/7 */
+  readonly nodeName: string;
+  /** undefined once the last device has left: files that are still open are dead */
+  iommuGroup: IommuGroup | undefined;
+  /** registered devices, newest first */
+  readonly devices: VfioDevice[];
+  /** devices that are registered or waiting for their last file */
+  drivers: number;
+  /** the one open of the group file */
+  opened: GroupOpen | undefined;
+  container: Container | undefined;
+  /** 1 for the container being set, 1 for each device that is open through it */
+  containerUsers: number;
+  iommufd: IommufdContext | undefined;
+  /** devices that are bound through their own node */
+  cdevOpenCount: number;
+};
+
+/** An open of a group file. */
+export type GroupOpen = {
+  readonly group: VfioGroup;
+  /** 1 for the descriptor, 1 for each device that is open through a container */
+  references: number;
+};
+
+/** /dev/vfio/vfio: groups that SET_IOMMU lets share a translation. */
+export type Container = {
+  /** newest first */
+  readonly groups: VfioGroup[];
+  /** set by SET_IOMMU */
+  iommu: Type1 | undefined;
+};
+
+/** An open device: from its own node, where it is blind until BIND_IOMMUFD, or from a group, where it is live at once. */
+export type DeviceOpen = {
+  readonly device: VfioDevice;
+  /** the group that gave it out; undefined for a device node */
+  readonly group: VfioGroup | undefined;
+  accessGranted: boolean;
+  iommufd: IommufdContext | undefined;
+};
+
+export function newTable(unsafeInterrupts: boolean): VfioTable {
+  return { unsafeInterrupts, devices: [], groups: [] };
+}
+
+export function newDevice(
+  index: number,
+  place: { readonly iommu: IommuDevice; readonly group: VfioGroup },
+  ops: VfioDeviceOps,
+): VfioDevice {
+  return {
+    index,
+    iommu: place.iommu,
+    group: place.group,
+    ops,
+    openCount: 0,
+    cdevOpened: false,
+    users: 1,
+    whenIdle: undefined,
+    binding: undefined,
+    attached: false,
+    pasids: new Set(),
+  };
+}
+
+/** @param iommuGroup with a reference for the VFIO group */
+export function newGroup(table: VfioTable, iommuGroup: IommuGroup): VfioGroup {
+  return {
+    table,
+    name: `the container of group ${iommuGroup.id}`,
+    nodeName: String(iommuGroup.id),
+    iommuGroup,
+    devices: [],
+    drivers: 0,
+    opened: undefined,
+    container: undefined,
+    containerUsers: 0,
+    iommufd: undefined,
+    cdevOpenCount: 0,
+  };
+}
+
+export function newContainer(): Container {
+  return { groups: [], iommu: undefined };
+}
+
+/** "vfio3": the node is /dev/vfio/devices/vfio3 */
+export function deviceName({ index }: VfioDevice): string {
+  return `vfio${index}`;
+}
