@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { formGroups } from '../src/iommu/group-view.ts';
+import { formGroups } from '../src/iommu/group-builder.ts';
 import { formatMachine } from '../src/machine/file/write.ts';
 import { bigMachine } from '../src/testing/big-machine.ts';
 import type { Bench, Figure } from './measure.ts';

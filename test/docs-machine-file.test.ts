@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import test from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { formGroups } from '../src/iommu/group-view.ts';
+import { formGroups } from '../src/iommu/group-builder.ts';
 import { loadMachine } from '../src/iommu/load-machine.ts';
 import { MACHINE_SHAPE } from '../src/machine/file/machine-shape.ts';
 import type { Shape } from '../src/machine/file/shape.ts';

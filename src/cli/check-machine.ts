@@ -2,6 +2,7 @@
 import { BUILT_IN_MACHINES, type CheckDevice, type CheckMachine } from '../check/model.ts';
 import { bareIommu } from '../iommu/hardware/bare.ts';
 import type { IommuGroup } from '../iommu/group.ts';
+import type { ProfileName } from '../iommu/profile.ts';
 import type { PciSystem } from '../kernel/pci-system.ts';
 import { pciSystem } from '../kernel/system.ts';
 import { managedDriver } from '../machine/drivers.ts';
@@ -12,14 +13,17 @@ import { machineFrom } from './machine-argument.ts';
 /** More devices than this are left out; each multiplies the states by about ten. */
 const MOST_DEVICES = 3;
 
+type Choice = { readonly group?: number | undefined; readonly profile: ProfileName };
+
 /**
  * @param written a built-in machine of the checker, or whatever names a machine elsewhere
- * @param group the number of the group; undefined for the first with most devices
+ * @param options.group the number of the group; undefined for the first with most devices
+ * @param options.profile decides what the groups of a machine are
  */
-export function checkMachine(written: string, group: number | undefined): CheckMachine {
+export function checkMachine(written: string, { group, profile }: Choice): CheckMachine {
   const builtIn = BUILT_IN_MACHINES.find(({ name }) => name === written);
   if (builtIn !== undefined && group === undefined) return builtIn;
-  return fromMachine(readMachine(written), group);
+  return fromMachine(readMachine(written), { group, profile });
 }
 
 function readMachine(written: string): Machine {
@@ -32,8 +36,8 @@ function readMachine(written: string): Machine {
   }
 }
 
-function fromMachine(machine: Machine, wanted: number | undefined): CheckMachine {
-  const { pci, groups } = pciSystem(machine, { ops: bareIommu(), drivers: [] });
+function fromMachine(machine: Machine, { group: wanted, profile }: Choice): CheckMachine {
+  const { pci, groups } = pciSystem(machine, { profile, ops: bareIommu(), drivers: [] });
   const sized = groups.list().map((group) => ({ group, devices: endpoints(pci, group) }));
   const chosen =
     wanted === undefined

@@ -1,7 +1,7 @@
 /** Command-line options: parsed by Node, wrong ones answered with the nearest right one. */
 import { parseArgs, type ParseArgsConfig } from 'node:util';
 import { nearestWord } from '../base/nearest.ts';
-import type { GroupProfile } from '../iommu/pci-groups.ts';
+import { PROFILE_NAMES, type ProfileName } from '../iommu/profile.ts';
 import { UsageError } from './command.ts';
 
 type Options = NonNullable<ParseArgsConfig['options']>;
@@ -51,8 +51,7 @@ export function oneOf<T extends string>(option: string, written: string, names: 
   throw new UsageError(`${option} ${written} is none of ${names.join(', ')}${hint}`);
 }
 
-const GROUP_PROFILES: readonly GroupProfile[] = ['linux', 'strict-acs'];
-
-export function chosenProfile(written = 'linux'): GroupProfile {
-  return oneOf('--profile', written, GROUP_PROFILES);
+/** `--profile`: the same names for every command. */
+export function chosenProfile(written = 'linux'): ProfileName {
+  return oneOf('--profile', written, PROFILE_NAMES);
 }

@@ -63,7 +63,7 @@ export function kernelDriver(machine: Machine, device: PciDevice): string | unde
 export function dmaUse(view: GroupView, device: PciDevice): DmaUse {
   const id = view.idOf(device);
   if (id === undefined) return 'none';
-  const members = view.membersOf(id);
+  const members = view.membersWith(device);
   if (members.some((member) => kernelDriver(view.machine, member) !== undefined)) return 'kernel';
   return members.some(({ facts }) => facts.driver !== undefined) ? 'user' : 'free';
 }
@@ -76,7 +76,7 @@ export function assess(view: GroupView, device: PciDevice): Assignability {
       ? [withoutGroup(view, device)]
       : [
           ...bridgeObstacle(device),
-          ...directRegions(view, id),
+          ...directRegions(view, id, device),
           ...kernelDrivers(view, device),
           ...virtualFunctions(view.machine, device),
         ];
@@ -126,9 +126,9 @@ function bridgeObstacle(device: PciDevice): Obstacle[] {
 }
 
 /** A device that firmware ties to fixed memory cannot be cut off, so its whole group cannot be taken. */
-function directRegions(view: GroupView, id: number): Obstacle[] {
+function directRegions(view: GroupView, id: number, device: PciDevice): Obstacle[] {
   const { machine } = view;
-  const members = view.membersOf(id);
+  const members = view.membersWith(device);
   const found: Obstacle[] = [];
   for (const member of members) {
     const region = machine.reservedOf(member).find(({ type }) => type === 'direct');
@@ -156,9 +156,7 @@ function direct(
 }
 
 function kernelDrivers(view: GroupView, device: PciDevice): Obstacle[] {
-  const id = view.idOf(device);
-  const members = id === undefined ? [] : view.membersOf(id);
-  return members.flatMap((member) => {
+  return view.membersWith(device).flatMap((member) => {
     const driver = kernelDriver(view.machine, member);
     if (driver === undefined) return [];
     const own = member === device;
@@ -192,9 +190,8 @@ function virtualFunctions(machine: Machine, device: PciDevice): Obstacle[] {
 
 /** Shell commands, for root. driver_override, not new_id: that would take every card of the same kind. */
 function commandsFor(view: GroupView, device: PciDevice): string[] {
-  const id = view.idOf(device);
   const at = (member: PciDevice): string => `/sys/bus/pci/devices/${member.name}`;
-  const others = (id === undefined ? [] : view.membersOf(id)).filter((member) => member !== device);
+  const others = view.membersWith(device).filter((member) => member !== device);
   const commands = others
     .filter((member) => kernelDriver(view.machine, member) !== undefined)
     .map((member) => `echo ${member.name} > ${at(member)}/driver/unbind`);

@@ -86,7 +86,7 @@ export function diffMachines(before: GroupView, after: GroupView): Difference[] 
 function ofGroup(view: GroupView, device: PciDevice): string {
   const id = view.idOf(device);
   if (id === undefined) return ' (no group)';
-  const others = view.membersOf(id).length - 1;
+  const others = view.membersWith(device).length - 1;
   return others === 0 ? ` (alone in group ${id})` : ` (group ${id}, with ${others} more)`;
 }
 
@@ -123,8 +123,8 @@ function groupDifferences(
   const renumbered = new Set<number>();
   for (const pair of pairs) {
     const [was, is] = [before.idOf(pair.before), after.idOf(pair.after)];
-    const membersBefore = was === undefined ? [] : before.membersOf(was);
-    const membersAfter = is === undefined ? [] : after.membersOf(is);
+    const membersBefore = before.membersWith(pair.before);
+    const membersAfter = after.membersWith(pair.after);
     const expected = new Set(membersBefore.map((member) => nowOf.get(member)));
     const joined = membersAfter.filter((member) => !expected.has(member));
     const left = [...expected].filter(

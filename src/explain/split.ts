@@ -7,9 +7,9 @@
  */
 import type { Machine } from '../machine/machine.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
-import { formGroups } from '../iommu/group-view.ts';
-import type { GroupBuilder } from '../iommu/group-builder.ts';
-import type { Culprit, GroupProfile } from '../iommu/pci-groups.ts';
+import { formGroups, type GroupBuilder } from '../iommu/group-builder.ts';
+import type { Culprit } from '../iommu/pci-groups.ts';
+import { PROFILES, type ProfileName } from '../iommu/profile.ts';
 import { acsComplaint, mergesBetween, named, reasonOf, type Tie } from '../iommu/group-reasons.ts';
 
 export type Change = {
@@ -31,10 +31,11 @@ export type SplitPlan = {
 /** The machine formed again with `isolated` counting as isolated. */
 function formWith(
   machine: Machine,
-  profile: GroupProfile,
+  profile: ProfileName,
   isolated: ReadonlySet<PciDevice>,
 ): GroupBuilder {
-  return formGroups(machine, { profile, assumeIsolated: isolated });
+  const { strictAcs } = PROFILES[profile];
+  return formGroups(machine, { strictAcs, assumeIsolated: isolated });
 }
 
 function mendable({ verdict }: Culprit): boolean {
@@ -79,7 +80,7 @@ function changeOf({ device, verdict }: Culprit): Change {
 export function planSplit(
   machine: Machine,
   device: PciDevice,
-  profile: GroupProfile = 'linux',
+  profile: ProfileName = 'linux',
 ): SplitPlan {
   const isolated = new Set<PciDevice>();
   const changes: Change[] = [];

@@ -1,4 +1,4 @@
-/** GroupFormer: numbers, members and reasons while devices come and go. */
+/** GroupBuilder: numbers, members and reasons while devices come and go. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { GroupBuilder } from './group-builder.ts';
@@ -20,15 +20,29 @@ function device(machine: Machine, name: string): PciDevice {
   return found;
 }
 
+/** Groups every device of `machine`, and each that comes later, until it goes: as a booted machine does. */
+function follow(builder: GroupBuilder, machine: Machine): void {
+  const add = (one: PciDevice): void => {
+    if (machine.iommuOf(one) !== undefined) builder.add(one);
+  };
+  for (const one of machine.devices) add(one);
+  machine.subscribe({
+    added: add,
+    removed: (one) => {
+      builder.remove(one);
+    },
+  });
+}
+
 function followed(): { machine: Machine; builder: GroupBuilder } {
   const machine = loadMachine(FOUR, 'test');
   const builder = new GroupBuilder();
-  builder.follow(machine);
-  return { machine, builder: builder };
+  follow(builder, machine);
+  return { machine, builder };
 }
 
-test('GroupFormer.add: numbers are given from 0, in the order of devices', () => {
-  const { builder: builder } = followed();
+test('GroupBuilder.add: numbers are given from 0, in the order of devices', () => {
+  const { builder } = followed();
   assert.deepEqual(
     builder.groups.map(({ id, members }) => [id, members.map(({ name }) => name)]),
     [
@@ -40,8 +54,8 @@ test('GroupFormer.add: numbers are given from 0, in the order of devices', () =>
   );
 });
 
-test('GroupFormer.remove: the lowest free number is given again', () => {
-  const { machine, builder: builder } = followed();
+test('GroupBuilder.remove: the lowest free number is given again', () => {
+  const { machine, builder } = followed();
   machine.remove('0000:00:02.0');
   machine.remove('0000:00:01.0');
   assert.deepEqual(
@@ -53,8 +67,8 @@ test('GroupFormer.remove: the lowest free number is given again', () => {
   assert.equal(builder.groupOf(device(machine, '00:02.0'))?.id, 1);
 });
 
-test('GroupFormer.remove: a bridge that goes takes what is behind it along', () => {
-  const { machine, builder: builder } = followed();
+test('GroupBuilder.remove: a bridge that goes takes what is behind it along', () => {
+  const { machine, builder } = followed();
   machine.unplug('0000:00:04.0');
   assert.deepEqual(
     builder.groups.map(({ id }) => id),
@@ -63,22 +77,22 @@ test('GroupFormer.remove: a bridge that goes takes what is behind it along', () 
   assert.deepEqual(machine.rescan(), []);
 });
 
-test('GroupFormer.hold: a held number stays taken although its members went', () => {
-  const { machine, builder: builder } = followed();
+test('GroupBuilder.remove: a group that something else refers to keeps its number', () => {
+  const { machine, builder } = followed();
   const group = builder.groupOf(device(machine, '00:01.0'));
   assert.ok(group);
-  builder.hold(group);
+  group.iommu.ref();
   machine.remove('0000:00:01.0');
   machine.rescan();
   assert.equal(builder.groupOf(device(machine, '00:01.0'))?.id, 4);
-  builder.release(group);
+  group.iommu.put();
   machine.remove('0000:00:01.0');
   machine.rescan();
   assert.equal(builder.groupOf(device(machine, '00:01.0'))?.id, 0);
 });
 
-test('GroupFormer.mergeOf: rule, partner and culprit of a merge; none for who made the group', () => {
-  const { machine, builder: builder } = followed();
+test('GroupBuilder.mergeOf: rule, partner and culprit of a merge; none for who made the group', () => {
+  const { machine, builder } = followed();
   const merge = builder.mergeOf(device(machine, '01:00.0'));
   assert.equal(merge?.rule, 'upstream-acs');
   assert.equal(merge.with.name, '0000:00:04.0');
@@ -89,7 +103,7 @@ test('GroupFormer.mergeOf: rule, partner and culprit of a merge; none for who ma
   assert.equal(builder.mergeOf(device(machine, '00:04.0')), undefined);
 });
 
-test('GroupFormer.follow: virtual functions get their groups when they are switched on', () => {
+test('GroupBuilder.add: virtual functions get their groups when they are switched on', () => {
   const machine = loadMachine(
     `devices:
   - { address: "00:01.0", type: root-port, secondary: "01" }
@@ -99,7 +113,7 @@ test('GroupFormer.follow: virtual functions get their groups when they are switc
     'test',
   );
   const builder = new GroupBuilder();
-  builder.follow(machine);
+  follow(builder, machine);
   machine.setVirtualFunctions('0000:01:00.0', 2);
   assert.deepEqual(
     builder.groups.map(({ members }) => members.map(({ name }) => name)),

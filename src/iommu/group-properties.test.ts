@@ -10,7 +10,7 @@ import { aliasWalk } from '../machine/pci/alias.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
 import { randomTopology, topologyText, type Entry } from '../testing/random-topology.ts';
 import { GroupBuilder } from './group-builder.ts';
-import { formGroups } from './group-view.ts';
+import { formGroups } from './group-builder.ts';
 import { loadMachine } from './load-machine.ts';
 import { planSplit } from '../explain/split.ts';
 import { explainMerge } from './group-reasons.ts';
@@ -121,8 +121,8 @@ test('groups: devices that share a requester ID share a group', () => {
 
 test('groups: every member but the first joined for a reason that names the other device and the culprits', () => {
   fc.assert(
-    fc.property(topology, fc.constantFrom('linux', 'strict-acs'), (entries, profile) => {
-      const builder = formGroups(machineOf(entries), { profile });
+    fc.property(topology, fc.boolean(), (entries, strictAcs) => {
+      const builder = formGroups(machineOf(entries), { strictAcs });
       for (const { members } of builder.groups) {
         for (const [index, member] of members.entries()) {
           const merge = builder.mergeOf(member);
@@ -178,7 +178,7 @@ test('strict-acs: merges groups of Linux, never parts them', () => {
     fc.property(topology, (entries) => {
       const machine = machineOf(entries);
       const linux = formGroups(machine);
-      const strict = formGroups(machine, { profile: 'strict-acs' });
+      const strict = formGroups(machine, { strictAcs: true });
       for (const { members } of linux.groups) {
         const ids = new Set(members.map((member) => strict.groupOf(member)?.id));
         assert.equal(ids.size, 1);

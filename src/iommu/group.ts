@@ -67,12 +67,15 @@ export type GroupOptions = {
   readonly defaultDomain?: 'identity' | 'dma' | 'dma-fq';
 };
 
-/** All groups of one machine: numbers from 0, lowest free first. */
+/** All groups of one machine: numbers from 0, lowest free first, without those that are reserved. */
 export class GroupTable {
   readonly profile: Profile;
   readonly rulesOff: ReadonlySet<OwnershipRule>;
   readonly defaultDomain: 'identity' | 'dma' | 'dma-fq';
-  readonly #groups: (IommuGroup | undefined)[] = [];
+  readonly #groups = new Map<number, IommuGroup>();
+  readonly #reserved = new Set<number>();
+  // No number below it is free.
+  #lowest = 0;
 
   constructor(options: GroupOptions = {}) {
     this.profile = options.profile ?? PROFILES.linux;
@@ -80,27 +83,40 @@ export class GroupTable {
     this.defaultDomain = options.defaultDomain ?? 'dma-fq';
   }
 
-  /** A new group with one reference, the caller's. */
-  alloc(): IommuGroup {
-    const free = this.#groups.indexOf(undefined);
-    const id = free < 0 ? this.#groups.length : free;
+  /**
+   * A new group with one reference, the caller's.
+   * @param id the number of a group that a real kernel formed, reserved before; undefined for the lowest free one
+   */
+  alloc(id = this.#free()): IommuGroup {
+    if (this.#groups.has(id)) throw new Error(`there is a group ${id} already`);
     const group = new IommuGroup(this, id);
-    this.#groups[id] = group;
+    this.#groups.set(id, group);
     return group;
   }
 
+  #free(): number {
+    while (this.#groups.has(this.#lowest) || this.#reserved.has(this.#lowest)) this.#lowest++;
+    return this.#lowest;
+  }
+
+  /** Keeps a number for a group that a real kernel formed. */
+  reserve(id: number): void {
+    this.#reserved.add(id);
+  }
+
   get(id: number): IommuGroup | undefined {
-    return this.#groups[id];
+    return this.#groups.get(id);
   }
 
   /** All groups, by number. */
   list(): IommuGroup[] {
-    return this.#groups.filter((group) => group !== undefined);
+    return [...this.#groups.values()].sort((a, b) => a.id - b.id);
   }
 
   /** For the last put only. */
   forget(group: IommuGroup): void {
-    this.#groups[group.id] = undefined;
+    this.#groups.delete(group.id);
+    this.#lowest = Math.min(this.#lowest, group.id);
   }
 }
 

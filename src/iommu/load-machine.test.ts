@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { InputError } from '../base/input-error.ts';
 import { BUILTIN_MACHINES } from '../machine/builtin.ts';
 import { formatMachine } from '../machine/file/write.ts';
-import { formGroups } from './group-view.ts';
+import { formGroups } from './group-builder.ts';
 import { loadMachine } from './load-machine.ts';
 
 /** The message of the refusal. */

@@ -4,8 +4,7 @@
 import { readMachineFile } from '../machine/file/read.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
-import type { GroupBuilder } from './group-builder.ts';
-import { formGroups } from './group-view.ts';
+import { formGroups, type GroupBuilder } from './group-builder.ts';
 import { explainMerge } from './group-reasons.ts';
 
 /**

@@ -4,9 +4,8 @@
  */
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { formGroups } from './group-view.ts';
+import { formGroups } from './group-builder.ts';
 import { loadMachine } from './load-machine.ts';
-import type { GroupProfile } from './pci-groups.ts';
 
 const RP_OK = 'type: root-port, acs: on';
 const RP_NO = 'type: root-port, acs: none';
@@ -21,13 +20,13 @@ const MULTI = 'multifunction: true';
 type Devices = Readonly<Record<string, readonly [address: string, properties: string]>>;
 
 /** The groups, each as sorted names in braces, in the order of their numbers. */
-function groupsOf(devices: Devices, profile: GroupProfile = 'linux'): string {
+function groupsOf(devices: Devices, profile: 'linux' | 'strict-acs' = 'linux'): string {
   const lines = Object.values(devices).map(
     ([address, properties]) => `  - { address: "${address}", ${properties} }`,
   );
   const machine = loadMachine(`devices:\n${lines.join('\n')}\n`, 'vector');
   const names = new Map(Object.entries(devices).map(([name, [at]]) => [`0000:${at}`, name]));
-  return formGroups(machine, { profile })
+  return formGroups(machine, { strictAcs: profile === 'strict-acs' })
     .groups.map(({ members }) => `{${members.map((member) => names.get(member.name)).join(' ')}}`)
     .join(' ');
 }

@@ -49,10 +49,9 @@ type Found<G> = { readonly group: G; readonly merge: Merge };
 
 export type Selection<G> = Found<G> | { readonly group: undefined; readonly merge: undefined };
 
-export type GroupProfile = 'linux' | 'strict-acs';
-
 export type GroupRules = {
-  readonly profile?: GroupProfile;
+  /** profile strict-acs: step (5) is taken too */
+  readonly strictAcs?: boolean;
   /** what-if: devices that count as isolated whatever they are */
   readonly assumeIsolated?: ReadonlySet<PciDevice>;
 };
@@ -151,7 +150,7 @@ class Search<G> {
 
   /** Step 5, strict-acs: other downstream ports of the same switch, when neither is isolated. */
   #switchGroup(port: PciDevice): Found<G> | undefined {
-    if (this.#rules.profile !== 'strict-acs' || !isSwitchPort(port)) return undefined;
+    if (this.#rules.strictAcs !== true || !isSwitchPort(port)) return undefined;
     return this.#peerGroup(port, isSwitchPort, { rule: 'switch-acs', via: port });
   }
 

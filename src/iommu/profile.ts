@@ -5,7 +5,7 @@
  * each in docs/profile-*.md. The rules exist by name so that `uiommu check --without RULE` can show what each protects
  * from; nothing but the checker switches one off.
  */
-export type ProfileName = 'linux' | 'singleton' | 'shared' | 'subgroup';
+export type ProfileName = 'linux' | 'singleton' | 'shared' | 'subgroup' | 'strict-acs';
 
 export type Profile = {
   readonly name: ProfileName;
@@ -18,15 +18,28 @@ export type Profile = {
    * were no IOMMU, although its peers may be in user hands.
    */
   readonly guardsOrphans: boolean;
+  /** Ports of one switch that are not isolated share a group; Linux's climb leaves them apart (S1.5 vector 8). */
+  readonly strictAcs: boolean;
+};
+
+const LINUX: Profile = {
+  name: 'linux',
+  singletonNodes: false,
+  ownPageTables: false,
+  guardsOrphans: false,
+  strictAcs: false,
 };
 
 export const PROFILES: Readonly<Record<ProfileName, Profile>> = {
-  linux: { name: 'linux', singletonNodes: false, ownPageTables: false, guardsOrphans: false },
-  singleton: { name: 'singleton', singletonNodes: true, ownPageTables: false, guardsOrphans: true },
+  linux: LINUX,
+  singleton: { ...LINUX, name: 'singleton', singletonNodes: true, guardsOrphans: true },
   // Linux's group switch already is "every member uses the same IOAS" (R6); the name is kept so that it can be asked for.
-  shared: { name: 'shared', singletonNodes: false, ownPageTables: false, guardsOrphans: false },
-  subgroup: { name: 'subgroup', singletonNodes: false, ownPageTables: true, guardsOrphans: true },
+  shared: { ...LINUX, name: 'shared' },
+  subgroup: { ...LINUX, name: 'subgroup', ownPageTables: true, guardsOrphans: true },
+  'strict-acs': { ...LINUX, name: 'strict-acs', strictAcs: true },
 };
+
+export const PROFILE_NAMES = Object.keys(PROFILES) as readonly ProfileName[];
 
 /** The rules, each with what it demands. The order is the order of docs and `uiommu check --rules`. */
 export const OWNERSHIP_RULES = {

@@ -67,3 +67,46 @@ test('virtual functions of a function in user hands are meant for user space, an
   assert.equal(pci.core.devices.length, 2);
   assert.equal(pci.groups.list().length, 2);
 });
+
+const CAPTURE = `capture: { kernel: '7.3' }
+devices:
+  - { address: "00:01.0", type: root-port, acs: none, secondary: "01", group: 4 }
+  - { address: "01:00.0", driver: vfio-pci, group: 7 }
+  - { address: "01:00.1", driver: vfio-pci, group: 9, sriov: { total: 1, offset: 1 } }
+groups:
+  - { id: 4 }
+  - { id: 7, reserved: [{ start: 0x1000, last: 0x1fff, type: direct }] }
+  - { id: 9 }
+  - { id: 0, others: [PNP0A08] }
+`;
+
+test('a capture boots with the groups of its kernel, whatever the rules say; what comes later follows the rules', () => {
+  const { pci, groups } = pciSystem(loadMachine(CAPTURE, 'capture'));
+  const shown = (): string[] =>
+    groups.list().map(({ id, members }) => `${id}: ${members.map(({ name }) => name).join(' ')}`);
+  assert.deepEqual(shown(), ['4: 0000:00:01.0', '7: 0000:01:00.0', '9: 0000:01:00.1']);
+  pci.setVirtualFunctions('0000:01:00.1', 1);
+  assert.deepEqual(shown()[0], '4: 0000:00:01.0 0000:01:00.2', 'no ACS above it');
+});
+
+test('a region that a kernel listed for a group counts for its members', () => {
+  const { pci } = pciSystem(loadMachine(CAPTURE, 'capture'));
+  const regions = (name: string): number | undefined =>
+    pci.core.device(name)?.iommu.reservedRegions.filter(({ type }) => type === 'direct').length;
+  assert.equal(regions('0000:01:00.0'), 1);
+  assert.equal(regions('0000:01:00.1'), 0);
+});
+
+test('several IOMMUs: groups are numbered IOMMU by IOMMU, as Linux registers them', () => {
+  const text = `iommu: [ { name: dmar0 }, { name: dmar1 } ]
+devices:
+  - { address: "00:00.0", type: pci, iommu: dmar1 }
+  - { address: "00:02.0", type: pci, iommu: dmar0 }
+  - { address: "00:03.0", type: pci, iommu: dmar1 }
+`;
+  const { groups } = pciSystem(loadMachine(text, 'two'));
+  assert.deepEqual(
+    groups.list().map(({ members }) => members[0]?.name),
+    ['0000:00:02.0', '0000:00:00.0', '0000:00:03.0'],
+  );
+});

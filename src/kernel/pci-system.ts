@@ -9,14 +9,8 @@
  */
 import { Errno } from '../base/errno.ts';
 import { IommuDevice, type IommuOps } from '../iommu/domain.ts';
-import {
-  probeDevice,
-  releaseDevice,
-  setupDefaultDomain,
-  type GroupTable,
-  type IommuGroup,
-} from '../iommu/group.ts';
-import { selectGroup } from '../iommu/pci-groups.ts';
+import { probeDevice, releaseDevice, setupDefaultDomain, type GroupTable } from '../iommu/group.ts';
+import { bootOrder, type GroupBuilder } from '../iommu/group-builder.ts';
 import { managedDriver, type DriverSpec } from '../machine/drivers.ts';
 import type { DeviceDescription, Machine } from '../machine/machine.ts';
 import { aliasWalk } from '../machine/pci/alias.ts';
@@ -35,7 +29,8 @@ export type PciSystemOptions = {
   readonly ops: IommuOps;
   readonly groups: GroupTable;
   readonly vfio: Vfio;
-  readonly strictAcs?: boolean;
+  /** which group a device belongs to, over the numbers of `groups` */
+  readonly builder: GroupBuilder;
   /**
    * In the order of their registration. Default: some of Linux's, the machine's, and a plain one for each driver that the
    * machine names without describing it.
@@ -85,10 +80,11 @@ export class PciSystem {
     this.groups = options.groups;
     this.vfio = options.vfio;
     this.core.listen((event, device) => {
-      if (event === 'add') this.#joinGroup(device);
-      if (event === 'removed') releaseDevice(device.iommu);
+      if (event === 'add' && !this.#booting) this.#joinGroup(device);
+      if (event === 'removed') this.#leaveGroup(device);
     });
     for (const pci of machine.devices) this.#add(pci);
+    for (const pci of bootOrder(machine)) this.#joinGroup(this.#required(pci).device);
     for (const group of this.groups.list()) setupDefaultDomain(group, undefined);
     this.#booting = false;
     this.core.autoprobe = options.boot === 'autoprobe';
@@ -117,6 +113,12 @@ export class PciSystem {
   /** @param name "0000:01:00.0" */
   function(name: string): PciFunction | undefined {
     return this.#byName.get(name);
+  }
+
+  #required(pci: PciDevice): PciFunction {
+    const known = this.#functions.get(pci);
+    if (known === undefined) throw new Error(`${pci.name} is in the machine but not on the bus`);
+    return known;
   }
 
   #add(pci: PciDevice): void {
@@ -177,18 +179,21 @@ export class PciSystem {
   #joinGroup(device: BusDevice): void {
     const pci = this.#byName.get(device.name)?.pci;
     if (pci === undefined || this.machine.iommuOf(pci) === undefined) return;
+    const { builder } = this.#options;
     try {
-      probeDevice(device.iommu, () => this.#selectGroup(pci), { deferDefault: this.#booting });
+      probeDevice(device.iommu, () => builder.add(pci).iommu.ref(), {
+        deferDefault: this.#booting,
+      });
     } catch (error) {
+      builder.remove(pci);
       if (!(error instanceof Errno)) throw error;
     }
   }
 
-  #selectGroup(pci: PciDevice): IommuGroup {
-    const { group } = selectGroup(pci, (other) => this.#functions.get(other)?.device.iommu.group, {
-      profile: this.#options.strictAcs === true ? 'strict-acs' : 'linux',
-    });
-    return group?.ref() ?? this.groups.alloc();
+  #leaveGroup(device: BusDevice): void {
+    const pci = this.#byName.get(device.name)?.pci;
+    releaseDevice(device.iommu);
+    if (pci !== undefined) this.#options.builder.remove(pci);
   }
 
   /** Write to a device's `remove`: what is behind a bridge goes first. Done when all drivers have let go. */

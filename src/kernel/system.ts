@@ -9,6 +9,7 @@
  */
 import { Faults } from '../base/faults.ts';
 import type { IommuOps } from '../iommu/domain.ts';
+import { builderFor } from '../iommu/group-builder.ts';
 import { GroupTable } from '../iommu/group.ts';
 import { pcIommu } from '../iommu/hardware/pc.ts';
 import { PROFILES, type ProfileName } from '../iommu/profile.ts';
@@ -60,6 +61,7 @@ export function pciSystem(machine: Machine, options: PciOptions = {}): PciSystem
   const pci = new PciSystem(machine, {
     ops,
     groups,
+    builder: builderFor(machine, profile, groups),
     vfio,
     ...(drivers === undefined ? {} : { drivers }),
     ...(boot === undefined ? {} : { boot }),

@@ -1,5 +1,5 @@
 /** Is there an IOMMU, and what does it do? Judged by what a machine shows, never by a kernel command line. */
-import type { Machine } from './machine.ts';
+import { isNoiommuGroup, type Machine } from './machine.ts';
 
 export type IommuState =
   /** nothing translates and firmware describes nothing that could */
@@ -19,13 +19,11 @@ export type IommuState =
 
 export type IommuStatus = { readonly state: IommuState; readonly sentence: string };
 
-const NOIOMMU_GROUP = 'vfio-noiommu';
-
 /** @returns the state and one sentence that says what it means and rests on */
 export function iommuStatus(machine: Machine): IommuStatus {
   if (machine.source === 'file' || machine.recordedGroups.size === 0) return byDescription(machine);
   const groups = [...machine.recordedGroups.values()];
-  const real = groups.filter(({ name }) => name !== NOIOMMU_GROUP);
+  const real = groups.filter((group) => !isNoiommuGroup(group));
   if (real.length === 0) {
     return {
       state: 'noiommu',

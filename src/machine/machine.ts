@@ -80,6 +80,11 @@ export type RecordedGroup = {
   readonly others?: readonly string[];
 };
 
+/** VFIO made the group up, without an IOMMU (drivers/vfio/group.c, vfio_noiommu_group_alloc). */
+export function isNoiommuGroup(group: RecordedGroup | undefined): boolean {
+  return group?.name === 'vfio-noiommu';
+}
+
 export type DeviceDescription = {
   readonly address: PciAddress;
   /** the bridge above; undefined on a root bus */
@@ -186,9 +191,21 @@ export class Machine {
     return name === undefined ? this.iommus[0] : this.iommus.find((iommu) => iommu.name === name);
   }
 
-  /** Regions that are kept out of the address spaces of `device`: its own and those of its IOMMU. */
+  /**
+   * Regions that are kept out of the address spaces of `device`: its own, and those that a real kernel listed for its group or,
+   * where there is no such list, those of its IOMMU. A kernel lists them by group and does not say which member wants them.
+   */
   reservedOf(device: PciDevice): readonly ReservedRegion[] {
-    return [...(device.facts.reserved ?? []), ...(this.iommuOf(device)?.reserved ?? [])];
+    const own = device.facts.reserved ?? [];
+    const listed = this.recordedRegionsOf(device);
+    const others = listed.length > 0 ? listed : (this.iommuOf(device)?.reserved ?? []);
+    return [...own, ...others.filter((other) => !own.some((region) => sameRegion(region, other)))];
+  }
+
+  /** What a real kernel listed for the group of `device`. */
+  recordedRegionsOf({ facts }: PciDevice): readonly ReservedRegion[] {
+    const group = this.recordedGroups.get(facts.recordedGroup ?? -1);
+    return group?.reserved ?? [];
   }
 
   subscribe(listener: MachineListener): void {
@@ -385,4 +402,8 @@ export class Machine {
       }),
     );
   }
+}
+
+function sameRegion(a: ReservedRegion, b: ReservedRegion): boolean {
+  return a.start === b.start && a.last === b.last && a.type === b.type;
 }

@@ -8,19 +8,13 @@ import {
 } from '../../check/exploration.ts';
 import { INVARIANTS } from '../../check/invariants.ts';
 import { BUILT_IN_MACHINES, DEFAULT_BOUNDS, DEMONSTRATIONS } from '../../check/model.ts';
-import {
-  OWNERSHIP_RULES,
-  PROFILES,
-  type OwnershipRule,
-  type ProfileName,
-} from '../../iommu/profile.ts';
+import { OWNERSHIP_RULES, PROFILE_NAMES, type OwnershipRule } from '../../iommu/profile.ts';
 import { checkMachine } from '../check-machine.ts';
 import { UsageError, type Command } from '../command.ts';
 import { explore } from '../explore.ts';
-import { oneOf, parseOptions } from '../options.ts';
+import { chosenProfile, oneOf, parseOptions } from '../options.ts';
 
 const RULE_NAMES = Object.keys(OWNERSHIP_RULES) as OwnershipRule[];
-const PROFILE_NAMES = Object.keys(PROFILES) as ProfileName[];
 
 const HELP = `usage: uiommu check [MACHINE] [--profile P] [--without RULE[,RULE]] [bounds] [--json]
        uiommu check --rules
@@ -182,7 +176,7 @@ async function showRules(limits: {
   for (const rule of RULE_NAMES) {
     const { machine, profile } = DEMONSTRATIONS[rule];
     const task: Task = {
-      machine: checkMachine(machine, undefined),
+      machine: checkMachine(machine, { profile }),
       profile,
       bounds: DEFAULT_BOUNDS,
       rulesOff: [rule],
@@ -217,9 +211,10 @@ export const checkCommand: Command = {
     };
     if (values.rules === true) return showRules(limits);
     const group = values.group === undefined ? undefined : groupNumber(values.group);
+    const profile = chosenProfile(values.profile);
     const task: Task = {
-      machine: checkMachine(positionals[0] ?? 'pair', group),
-      profile: oneOf('--profile', values.profile ?? 'linux', PROFILE_NAMES),
+      machine: checkMachine(positionals[0] ?? 'pair', { group, profile }),
+      profile,
       bounds: {
         users: numberOf('users', values.users, { least: 1, most: 4, otherwise: 2 }),
         ioases: numberOf('ioases', values.ioases, { least: 1, most: 2, otherwise: 2 }),

@@ -14,7 +14,7 @@ Compares two machines: machine files, captures, recordings or built-in machines;
 B that is left out. Devices are known again by what they are and by their slots, so a card that only got another address
 is "moved", not gone and new. Groups are compared by their members, not by their number.
 
-  --profile P      linux (default) or strict-acs
+  --profile P      linux (default), singleton, shared, subgroup, strict-acs
   --json           as JSON
   --color WHEN     auto, always, never
 

@@ -149,7 +149,10 @@ test('uiommu: wrong options, machines and profiles are told with the nearest rig
   const cases: readonly (readonly [readonly string[], RegExp])[] = [
     [['ls', '--jsn'], /did you mean --json\?/],
     [['ls', '-m', '/nowhere'], /no machine "\/nowhere".*expected a file or one of selftest, pc/],
-    [['ls', '-m', 'pc', '--profile', 'strict'], /--profile strict is none of linux, strict-acs/],
+    [
+      ['ls', '-m', 'pc', '--profile', 'strict'],
+      /--profile strict is none of linux, singleton, shared, subgroup, strict-acs/,
+    ],
     [['ls', '-m', 'pc', '--host'], /--host and -m are two machines/],
     [['why'], /why needs one DEVICE/],
     [['diff'], /diff needs two machines/],

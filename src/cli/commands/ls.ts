@@ -27,7 +27,7 @@ together or not at all. Groups of more than one device are listed below the tree
   --host           this computer, as any user (default). Root also sees the reasons
   -m MACHINE       a machine file, a capture, a recording (also .gz), "-" for standard input,
                    or one of the built-in machines: pc, selftest
-  --profile P      linux: groups as Linux forms them (default); strict-acs: also merges ports of one switch
+  --profile P      linux (default), singleton, shared, subgroup; strict-acs also merges ports of one switch
                    that can reach each other and that Linux leaves apart
   --json           the same and more, as JSON
   --color WHEN     auto (a terminal; not with NO_COLOR), always, never

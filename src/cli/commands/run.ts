@@ -1,7 +1,6 @@
 /** `uiommu run`: an unmodified program on a machine made of software. */
 import { closeSync, openSync, writeSync } from 'node:fs';
 
-import type { ProfileName } from '../../iommu/profile.ts';
 import type { Kernel } from '../../kernel/kernel.ts';
 import type { Launcher } from '../../supervisor/launch.ts';
 import type { CallEvent, Observer } from '../../supervisor/trace/observer.ts';
@@ -16,7 +15,7 @@ the program's, 128+N if signal N killed it, 125 if uiommu itself failed. Program
 
   -m, --machine NAME   the machine: a machine file, a capture, or built in: selftest (default), pc.
                        Devices that the file gives to vfio-pci have their nodes below /dev/vfio.
-      --profile NAME   rules of ownership: linux (default), singleton, shared, subgroup
+      --profile NAME   rules of groups and ownership: linux (default), singleton, shared, subgroup, strict-acs
       --trace[=FILE]   print each call to the machine, decoded, with the reason of every refusal
       --json           the trace as JSON, one object a line
       --summary        say at the end what happened
@@ -111,17 +110,16 @@ function setFlag(options: Options, name: string, value: string | undefined): voi
   }
 }
 
-async function boot({ machine, check, profile = 'linux' }: Options): Promise<Kernel> {
-  if (machine === DEFAULT_MACHINE && profile === 'linux') {
+async function boot({ machine, check, profile }: Options): Promise<Kernel> {
+  if (machine === DEFAULT_MACHINE && (profile ?? 'linux') === 'linux') {
     const { bootSelftest } = await import('../../kernel/selftest-machine.ts');
     return bootSelftest({ check });
   }
   // Loaded when asked for: most runs are on the default machine, and start-up counts.
-  const { PROFILES } = await import('../../iommu/profile.ts');
   const { bootMachine } = await import('../../kernel/boot.ts');
   const { machineFrom } = await import('../machine-argument.ts');
-  const { oneOf } = await import('../options.ts');
-  const rules = oneOf('--profile', profile, Object.keys(PROFILES) as ProfileName[]);
+  const { chosenProfile } = await import('../options.ts');
+  const rules = chosenProfile(profile);
   const described = machineFrom(machine);
   if (described.kind === 'selftest' && rules !== 'linux') {
     throw new UsageError(

@@ -47,7 +47,7 @@ type Report = {
 
 function report(view: GroupView, device: PciDevice): Report {
   const id = view.idOf(device);
-  const shared = id !== undefined && view.membersOf(id).length > 1;
+  const shared = view.membersWith(device).length > 1;
   const onHost = view.machine.source === 'host';
   const holders = onHost ? new HolderIndex().holdersOf(device.name, id) : undefined;
   return {
@@ -138,7 +138,7 @@ function groupLines(all: Report, style: Style): string[] {
   const { view, device, plan } = all;
   const id = view.idOf(device);
   if (id === undefined) return [];
-  const members = view.membersOf(id);
+  const members = view.membersWith(device);
   if (members.length === 1) return ['', `It is alone in group ${id}.`];
   const others = members.filter((member) => member !== device);
   const lines = [
@@ -205,7 +205,7 @@ function textOutput(all: Report, style: Style): string {
 
 function jsonOutput({ device, view, assessment, plan, holders, doors }: Report): string {
   const id = view.idOf(device);
-  const members = id === undefined ? [] : view.membersOf(id);
+  const members = view.membersWith(device);
   const shown = {
     device: device.name,
     what: whatIs(device),
