@@ -11,7 +11,8 @@ const README_LINES = 200;
 type Page = { name: string; text: string };
 
 function pages(): Page[] {
-  const names = [...readdirSync(ROOT), ...readdirSync(join(ROOT, 'docs')).map((n) => `docs/${n}`)];
+  const docs = readdirSync(join(ROOT, 'docs'), { recursive: true, encoding: 'utf8' });
+  const names = [...readdirSync(ROOT), ...docs.map((name) => `docs/${name}`)];
   return names
     .filter((name) => name.endsWith('.md'))
     .map((name) => ({ name, text: readFileSync(join(ROOT, name), 'utf8') }));
