@@ -22,7 +22,8 @@ import {
   EXPRESS_BYTES,
   HEADER_BYTES,
 } from '../machine/pci/config-space.ts';
-import type { Bar, DeviceFacts, ReservedRegion } from '../machine/pci/device.ts';
+import { BAR_COUNT, barOfResource, parseResource, type Bar } from '../machine/pci/bar.ts';
+import type { DeviceFacts, ReservedRegion } from '../machine/pci/device.ts';
 import { inFindingOrder } from '../machine/file/recording.ts';
 import { parsePath } from '../machine/sysfs-path.ts';
 import {
@@ -38,11 +39,6 @@ import { startProgress } from './progress.ts';
 
 /** ACPI tables that describe an IOMMU. */
 const IOMMU_TABLES = ['DMAR', 'IVRS', 'IORT', 'VIOT', 'RIMT'];
-const RESOURCE_IO = 0x100n;
-const RESOURCE_MEMORY = 0x200n;
-const RESOURCE_PREFETCH = 0x2000n;
-const RESOURCE_64 = 0x10_0000n;
-const BARS = 6;
 
 /** Reads the running system. `remarks` of the machine say what could not be read. */
 export function readHost(roots: HostRoots = HOST_ROOTS): Machine {
@@ -155,20 +151,11 @@ function readFacts(at: string): DeviceFacts {
 function readBars(text: string): Bar[] {
   return text
     .split('\n')
-    .slice(0, BARS)
+    .slice(0, BAR_COUNT)
     .flatMap((line, index) => {
-      const words = line.trim().split(/\s+/);
-      if (words.length !== 3 || !words.every((word) => /^0x[0-9a-f]+$/i.test(word))) return [];
-      const [start = 0n, last = 0n, flags = 0n] = words.map(BigInt);
-      const size = last - start + 1n;
-      if ((flags & (RESOURCE_IO | RESOURCE_MEMORY)) === 0n || last === 0n) return [];
-      const kind =
-        (flags & RESOURCE_IO) !== 0n
-          ? 'io'
-          : (flags & RESOURCE_64) !== 0n
-            ? 'memory64'
-            : 'memory32';
-      return [{ index, size, kind, prefetchable: (flags & RESOURCE_PREFETCH) !== 0n } as const];
+      const resource = parseResource(line);
+      const bar = resource && barOfResource(index, resource);
+      return bar === undefined ? [] : [bar];
     });
 }
 

@@ -55,6 +55,16 @@ export type Iommu = {
   readonly mode: 'translated' | 'passthrough';
   /** kept out of every address space behind it */
   readonly reserved: readonly ReservedRegion[];
+  /** what a VT-d unit says of itself */
+  readonly registers?: VtdRegisters | undefined;
+};
+
+/** Version, CAP_REG and ECAP_REG of a remapping unit. VT-d specification 4.1, sections 11.4.1 to 11.4.3. */
+export type VtdRegisters = {
+  /** "1:0" */
+  readonly version: string;
+  readonly capabilities: bigint;
+  readonly extended: bigint;
 };
 
 /** Where x86 puts the addresses of message-signalled interrupts. */

@@ -17,7 +17,8 @@ import {
 import { ACS_BITS, PORT_TYPES, type AcsBit, type PortType } from '../pci/capabilities.ts';
 import { buildConfig, type ConfigDescription } from '../pci/config-builder.ts';
 import { ConfigSpace, HEADER_BRIDGE, HEADER_CARDBUS, REGISTER } from '../pci/config-space.ts';
-import type { Bar, DeviceFacts, DeviceNotes } from '../pci/device.ts';
+import type { Bar } from '../pci/bar.ts';
+import type { DeviceFacts, DeviceNotes } from '../pci/device.ts';
 import type { DeviceDescription } from '../machine.ts';
 import { parseConfigText } from './config-text.ts';
 import { readRegions, readSize } from './regions.ts';
@@ -377,7 +378,7 @@ function describe(entry: Entry, around: Surroundings, problems: Problems): Devic
     address,
     parent: entry.parent?.address,
     dmaDevice: root?.dmaDevice,
-    config: entry.raw ?? buildConfig(configOf(entry, around, facts.bars ?? [])),
+    config: entry.raw ?? buildConfig(configOf(entry, around, facts)),
     physfn: entry.physfn,
     notes: notesOf(value),
     facts,
@@ -394,7 +395,11 @@ function portTypeOf(type: string): number | undefined {
   return type in PORT_TYPES ? PORT_TYPES[type as PortType] : undefined;
 }
 
-function configOf(entry: Entry, around: Surroundings, bars: readonly Bar[]): ConfigDescription {
+function configOf(
+  entry: Entry,
+  around: Surroundings,
+  { bars, vfBars }: DeviceFacts,
+): ConfigDescription {
   const { value, address } = entry;
   const type = typeOf(entry);
   const [vendor, device] = idsOf(textOf(value, 'ids')) ?? DEFAULT_IDS[type] ?? DEFAULT_DEVICE_IDS;
@@ -420,7 +425,7 @@ function configOf(entry: Entry, around: Surroundings, bars: readonly Bar[]): Con
         : undefined,
     acs: acsOf(value, type),
     ari: flagOf(value, 'ari'),
-    sriov: sriovOf(value),
+    sriov: sriovOf(value, vfBars),
     bars,
     msi: numberOf(value, 'msi'),
     msix: numberOf(value, 'msix'),
@@ -458,7 +463,7 @@ function bitsOf(value: MapValue, key: string): number {
   return textsOf(value, key).reduce((bits, { text }) => bits | ACS_BITS[text as AcsBit], 0);
 }
 
-function sriovOf(value: MapValue): ConfigDescription['sriov'] {
+function sriovOf(value: MapValue, bars: readonly Bar[] | undefined): ConfigDescription['sriov'] {
   const sriov = mapOf(value, 'sriov');
   if (sriov === undefined) return undefined;
   return {
@@ -468,12 +473,14 @@ function sriovOf(value: MapValue): ConfigDescription['sriov'] {
     offset: numberOf(sriov, 'offset') ?? 1,
     stride: numberOf(sriov, 'stride') ?? 1,
     device: Number.parseInt(textOf(sriov, 'device') ?? '11e8', 16),
+    bars,
   };
 }
 
 function barsOf(value: MapValue, problems: Problems): Bar[] {
   return mapsOf(value, 'bars').map((bar) => {
     const size = readSize(textOf(bar, 'size') ?? '0');
+    const address = textOf(bar, 'address');
     if (size < 16n || (size & (size - 1n)) !== 0n) {
       problems.add(
         placeOf(bar, 'size'),
@@ -485,6 +492,7 @@ function barsOf(value: MapValue, problems: Problems): Bar[] {
       size,
       kind: (textOf(bar, 'kind') ?? 'memory64') as Bar['kind'],
       prefetchable: flagOf(bar, 'prefetchable') ?? false,
+      address: address === undefined ? undefined : BigInt(address),
     };
   });
 }
@@ -508,12 +516,16 @@ function notesOf(value: MapValue): DeviceNotes {
 
 function factsOf(value: MapValue, problems: Problems): DeviceFacts {
   const iommu = textOf(value, 'iommu');
+  const sriov = mapOf(value, 'sriov');
+  const rom = textOf(value, 'rom');
   return {
     driver: textOf(value, 'driver'),
     driverOverride: textOf(value, 'driver-override'),
     recordedGroup: numberOf(value, 'group'),
     reserved: readRegions(value, 'reserved', problems),
     bars: barsOf(value, problems),
+    vfBars: sriov === undefined ? undefined : barsOf(sriov, problems),
+    romSize: rom === undefined ? undefined : readSize(rom),
     model: textOf(value, 'model'),
     iommu: iommu === 'none' ? false : iommu,
     label: textOf(value, 'label'),

@@ -72,6 +72,22 @@ const ACS = either(
   'Access control services. Default: offered for root and downstream ports, none for the rest.',
 );
 
+const BAR = map(
+  {
+    index: number(0, 5, 'Which one, 0 to 5. A 64-bit one takes the next as well.'),
+    size: described(SIZE, 'A power of two.'),
+    kind: word(['memory32', 'memory64', 'io'], 'Default: memory64.'),
+    prefetchable: flag('Default: false.'),
+    address: text(
+      'an address like 0xfe800000',
+      HEX_PLACE,
+      'Where it is. Default: firmware assigns addresses, unless the file gives one anywhere.',
+    ),
+  },
+  ['index', 'size'],
+  'A base address register.',
+);
+
 const SRIOV = map(
   {
     total: number(1, 65535, 'How many virtual functions there can be.'),
@@ -87,20 +103,10 @@ const SRIOV = map(
       /^[0-9a-fA-F]{4}$/,
       'Device id of the virtual functions.',
     ),
+    bars: list(BAR, 'Base address registers of each virtual function.'),
   },
   ['total'],
   'Single-root I/O virtualization.',
-);
-
-const BAR = map(
-  {
-    index: number(0, 5, 'Which one, 0 to 5. A 64-bit one takes the next as well.'),
-    size: described(SIZE, 'A power of two.'),
-    kind: word(['memory32', 'memory64', 'io'], 'Default: memory64.'),
-    prefetchable: flag('Default: false.'),
-  },
-  ['index', 'size'],
-  'A base address register.',
 );
 
 export const DEVICE_SHAPE: MapShape = map(
@@ -147,6 +153,7 @@ export const DEVICE_SHAPE: MapShape = map(
     untrusted: flag('Anybody can plug something in here.'),
     'external-facing': flag('A port that leads out of the case.'),
     bars: list(BAR, 'Base address registers.'),
+    rom: described(SIZE, 'Bytes of its expansion ROM, a power of two of at least 2K.'),
     msi: number(1, 32, 'Number of MSI vectors.'),
     msix: number(1, 2048, 'Number of MSI-X vectors.'),
     reserved: list(REGION, 'Regions that firmware reserves for this device.'),

@@ -34,6 +34,7 @@ import {
 } from '../machine.ts';
 import { parseConfigAcs, parseDisableRedirect, type AcsOptions } from '../pci/acs-control.ts';
 import { formatAddress, parseAddress, parseBus } from '../pci/address.ts';
+import { assignAddresses } from '../pci/assign-addresses.ts';
 import type { PciDevice } from '../pci/device.ts';
 import { virtualFunctionConfig } from '../pci/sriov.ts';
 
@@ -80,6 +81,7 @@ function readParts(
     const place = entry.value.fields.get('group')?.value.at;
     if (place !== undefined) groupPlaces.set(device, place);
   }
+  if (machine.source === 'file') assignAddresses(machine.buses);
   switchOnVirtualFunctions(machine, devices, problems);
   return read;
 }

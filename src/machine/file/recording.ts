@@ -5,13 +5,30 @@
  *     dev BDF path=P group=G driver=D physfn=F     P: sysfs path, which shows the bridges above; G, D, F may be empty
  *     cfg BDF HEX                                  configuration space
  *     group G type=T resv=FIRST LAST TYPE;…
+ *     res BDF class=C irq=N reset=METHODS res=R    R: lines of sysfs `resource`, START,LAST,FLAGS;…
+ *     iommu NAME version=V cap=C ecap=E            registers of the VT-d unit
  */
 import { bytesOfHex } from '../hex.ts';
 import { parseAddress } from '../pci/address.ts';
 import { ConfigSpace } from '../pci/config-space.ts';
 import { InputError } from '../../base/input-error.ts';
-import { Machine, RECORDED_IOMMU, type DeviceDescription, type RecordedGroup } from '../machine.ts';
-import type { ReservedRegion } from '../pci/device.ts';
+import {
+  Machine,
+  RECORDED_IOMMU,
+  type DeviceDescription,
+  type Iommu,
+  type RecordedGroup,
+} from '../machine.ts';
+import {
+  BAR_COUNT,
+  barOfResource,
+  parseResource,
+  RESOURCE,
+  resourceSize,
+  type Bar,
+} from '../pci/bar.ts';
+import { EXT_SRIOV, SRIOV } from '../pci/capabilities.ts';
+import type { DeviceFacts, ReservedRegion } from '../pci/device.ts';
 import { parsePath } from '../sysfs-path.ts';
 
 type Fields = ReadonlyMap<string, string>;
@@ -40,12 +57,13 @@ function parseGroup(line: string): RecordedGroup | undefined {
   return { id: Number(match[1]), type: match[2] ?? '', reserved };
 }
 
-type Recorded = { fields: Fields; config?: Uint8Array };
+type Recorded = { fields: Fields; config?: Uint8Array; resources?: Fields };
 
 function parseLines(
   text: string,
   name: string,
-): { devices: Map<string, Recorded>; groups: RecordedGroup[] } {
+): { devices: Map<string, Recorded>; groups: RecordedGroup[]; iommu: Iommu } {
+  let iommu = RECORDED_IOMMU;
   const devices = new Map<string, Recorded>();
   const groups: RecordedGroup[] = [];
   for (const [index, line] of text.split('\n').entries()) {
@@ -54,6 +72,11 @@ function parseLines(
     if (word === 'group') {
       const group = parseGroup(line);
       if (group !== undefined) groups.push(group);
+    }
+    if (word === 'iommu') iommu = parseIommu(bdf, fieldsOf(rest));
+    if (word === 'res') {
+      const device = devices.get(bdf);
+      if (device !== undefined) device.resources = fieldsOf(rest);
     }
     if (word === 'cfg') {
       const device = devices.get(bdf);
@@ -65,26 +88,67 @@ function parseLines(
       device.config = config;
     }
   }
-  return { devices, groups };
+  return { devices, groups, iommu };
 }
 
-function describe(bdf: string, { fields, config }: Recorded, name: string): DeviceDescription {
+function parseIommu(name: string, fields: Fields): Iommu {
+  return {
+    ...RECORDED_IOMMU,
+    name,
+    registers: {
+      version: fields.get('version') ?? '',
+      capabilities: BigInt(`0x${fields.get('cap') ?? '0'}`),
+      extended: BigInt(`0x${fields.get('ecap') ?? '0'}`),
+    },
+  };
+}
+
+/** What the lines of `resource` say of registers: their sizes, for the addresses are in configuration space. */
+function sizesOf(
+  fields: Fields,
+  config: ConfigSpace,
+): Pick<DeviceFacts, 'bars' | 'romSize' | 'vfBars'> {
+  const resources = (fields.get('res') ?? '').split(';').map(parseResource);
+  const bars = (first: number): Bar[] =>
+    Array.from({ length: BAR_COUNT }, (_, index) => {
+      const resource = resources[first + index];
+      return resource && barOfResource(index, resource);
+    }).filter((bar) => bar !== undefined);
+  const rom = resources[RESOURCE.ROM];
+  const sriov = config.findExtendedCapability(EXT_SRIOV);
+  const total = sriov === 0 ? 1n : BigInt(config.u16(sriov + SRIOV.TOTAL_VFS));
+  return {
+    bars: bars(0),
+    romSize: rom === undefined || rom.last === 0n ? undefined : resourceSize(rom),
+    vfBars: bars(RESOURCE.IOV).map((bar) => ({ ...bar, size: bar.size / total })),
+  };
+}
+
+function describe(
+  bdf: string,
+  { fields, config: bytes, resources }: Recorded,
+  name: string,
+): DeviceDescription {
   const address = parseAddress(bdf);
   const path = parsePath(fields.get('path') ?? '');
-  if (address === undefined || path === undefined || config === undefined) {
+  if (address === undefined || path === undefined || bytes === undefined) {
     throw new InputError(`${name}: ${bdf} needs a "dev" line with its path and a "cfg" line`);
   }
+  const config = new ConfigSpace(bytes);
   const group = fields.get('group') ?? '';
   const driver = fields.get('driver') ?? '';
   return {
     address,
     parent: path.parent,
     dmaDevice: path.dmaDevice,
-    config: new ConfigSpace(config),
+    config,
     physfn: parseAddress(fields.get('physfn') ?? ''),
     facts: {
       driver: driver === '' ? undefined : driver,
       recordedGroup: group === '' ? undefined : Number(group),
+      ...(resources === undefined
+        ? {}
+        : { ...sizesOf(resources, config), irq: Number(resources.get('irq') ?? 0) }),
     },
   };
 }
@@ -107,13 +171,13 @@ export function inFindingOrder(descriptions: readonly DeviceDescription[]): Devi
  * @returns the machine, its devices in the order in which Linux found them, configuration space as recorded
  */
 export function parseDump(text: string, name: string): Machine {
-  const { devices, groups } = parseLines(text, name);
+  const { devices, groups, iommu } = parseLines(text, name);
   const machine = new Machine({
     kind: 'pc',
     name,
     source: 'recording',
     acs: 'as-is',
-    iommus: [RECORDED_IOMMU],
+    iommus: [iommu],
   });
   const descriptions = [...devices].map(([bdf, recorded]) => describe(bdf, recorded, name));
   for (const description of inFindingOrder(descriptions)) machine.add(description);

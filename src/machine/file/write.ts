@@ -9,7 +9,8 @@ import type { DriverSpec } from '../drivers.ts';
 import { MSI_WINDOW, type Iommu, type Machine } from '../machine.ts';
 import { formatAddress, formatDevfn } from '../pci/address.ts';
 import { REGISTER } from '../pci/config-space.ts';
-import type { Bar, PciDevice, ReservedRegion } from '../pci/device.ts';
+import type { Bar } from '../pci/bar.ts';
+import type { PciDevice, ReservedRegion } from '../pci/device.ts';
 
 /** What a capture says of itself. */
 export type CaptureNote = {
@@ -109,6 +110,7 @@ function device(machine: Machine, pci: PciDevice): JsonMap {
     driver: facts.driver,
     'driver-override': facts.driverOverride,
     model: facts.model,
+    rom: facts.romSize === undefined ? undefined : hex(facts.romSize),
     group: facts.recordedGroup,
     iommu: under === false ? 'none' : under,
     aliases: filled((notes.aliases ?? []).map((devfn) => formatDevfn(devfn))),

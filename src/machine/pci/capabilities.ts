@@ -80,6 +80,7 @@ export const SRIOV = {
   FIRST_OFFSET: 0x14,
   STRIDE: 0x16,
   VF_DEVICE: 0x1a,
+  BAR0: 0x24,
   BYTES: 0x40,
 } as const;
 export const SRIOV_CONTROL_ENABLE = 0x01;

@@ -25,7 +25,7 @@ import {
   HEADER_MULTIFUNCTION,
   REGISTER,
 } from './config-space.ts';
-import type { Bar } from './device.ts';
+import { setBarAddress, setVfBarAddress, type Bar } from './bar.ts';
 
 export type ConfigDescription = {
   readonly vendor: number;
@@ -57,6 +57,7 @@ export type SriovDescription = {
   readonly offset: number;
   readonly stride: number;
   readonly device: number;
+  readonly bars?: readonly Bar[] | undefined;
 };
 
 const STATUS_CAPABILITY_LIST = 0x10;
@@ -122,7 +123,7 @@ function writeHeader(config: ConfigSpace, description: ConfigDescription): void 
   const type = bridge === undefined ? 0 : HEADER_BRIDGE;
   const many = description.multifunction === true ? HEADER_MULTIFUNCTION : 0;
   config.setU8(REGISTER.HEADER_TYPE, type | many);
-  writeBars(config, description.bars ?? []);
+  for (const bar of description.bars ?? []) setBarAddress(config, bar, bar.address ?? 0n);
   if (bridge === undefined) {
     config.setU16(REGISTER.SUBSYSTEM_VENDOR, description.subsystemVendor ?? 0);
     config.setU16(REGISTER.SUBSYSTEM, description.subsystem ?? 0);
@@ -130,16 +131,6 @@ function writeHeader(config: ConfigSpace, description: ConfigDescription): void 
     config.setU8(REGISTER.PRIMARY_BUS, bridge.primary);
     config.setU8(REGISTER.SECONDARY_BUS, bridge.secondary);
     config.setU8(REGISTER.SUBORDINATE_BUS, bridge.subordinate);
-  }
-}
-
-const BAR_FLAGS: Readonly<Record<Bar['kind'], number>> = { io: 1, memory32: 0, memory64: 4 };
-const BAR_PREFETCHABLE = 8;
-
-function writeBars(config: ConfigSpace, bars: readonly Bar[]): void {
-  for (const { index, kind, prefetchable } of bars) {
-    const flags = BAR_FLAGS[kind] | (prefetchable ? BAR_PREFETCHABLE : 0);
-    config.setU32(REGISTER.BAR0 + 4 * index, flags);
   }
 }
 
@@ -186,5 +177,6 @@ function writeExtended(builder: ConfigBuilder, description: ConfigDescription): 
     config.setU16(offset + SRIOV.VF_DEVICE, sriov.device);
     const on = sriov.enabled > 0 ? SRIOV_CONTROL_ENABLE | SRIOV_CONTROL_MEMORY : 0;
     config.setU16(offset + SRIOV.CONTROL, on);
+    for (const bar of sriov.bars ?? []) setVfBarAddress(config, bar, 0n);
   }
 }

@@ -7,6 +7,7 @@
  *
  * After drivers/pci/probe.c (pci_setup_device, set_pcie_port_type, pci_scan_slot) and drivers/pci/iov.c.
  */
+import { readResources, type Bar, type Resource } from './bar.ts';
 import {
   CAP_EXPRESS,
   EXPRESS,
@@ -114,15 +115,6 @@ export type ReservedRegion = {
   readonly type: ReservedRegionType;
 };
 
-/** One base address register. */
-export type Bar = {
-  readonly index: number;
-  /** in bytes, a power of two */
-  readonly size: bigint;
-  readonly kind: 'memory32' | 'memory64' | 'io';
-  readonly prefetchable: boolean;
-};
-
 /** What else belongs to a device and does not decide about isolation. */
 export type DeviceFacts = {
   /** bound when the machine starts; on a host: now */
@@ -133,6 +125,12 @@ export type DeviceFacts = {
   /** besides those of its IOMMU */
   readonly reserved?: readonly ReservedRegion[] | undefined;
   readonly bars?: readonly Bar[] | undefined;
+  /** bytes of its expansion ROM */
+  readonly romSize?: bigint | undefined;
+  /** BARs of each of its virtual functions */
+  readonly vfBars?: readonly Bar[] | undefined;
+  /** its interrupt as the kernel showed it; otherwise the register of configuration space */
+  readonly irq?: number | undefined;
   /** name of the device model that answers for it under `run` */
   readonly model?: string | undefined;
   /** name of the IOMMU that translates for it; false: none does */
@@ -163,6 +161,7 @@ export class PciDevice {
   #expressOffset: number | undefined;
   #acsOffset: number | undefined;
   #sriovOffset: number | undefined;
+  #resources: readonly Resource[] | undefined;
 
   constructor(place: {
     readonly address: PciAddress;
@@ -237,6 +236,17 @@ export class PciDevice {
   /** Offset of the SR-IOV capability; 0 where there is none. */
   get sriovOffset(): number {
     return (this.#sriovOffset ??= this.config.findExtendedCapability(EXT_SRIOV));
+  }
+
+  /**
+   * Where its registers are, as Linux found them: read once, when the machine boots or the device appears. What is written to
+   * the registers later does not change it. A virtual function's come from its physical one.
+   */
+  get resources(): readonly Resource[] {
+    return (this.#resources ??= readResources(
+      this.config,
+      this.isVirtualFunction ? {} : this.facts,
+    ));
   }
 
   get isExpress(): boolean {
