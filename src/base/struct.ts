@@ -16,7 +16,7 @@ type ScalarKind = 'u8' | 'u16' | 'u32' | 's32' | 'u64' | 's64';
 
 /** How a person wants to see a field; says nothing about its bytes. */
 export type Meaning =
-  | { readonly show: 'pointer' | 'hex' | 'fd' }
+  | { readonly show: 'pointer' | 'hex' | 'fd' | 'text' }
   | {
       readonly show: 'flags' | 'enum';
       /** what all names have in common and a reader of the struct does not need */
@@ -24,7 +24,7 @@ export type Meaning =
       readonly values: Readonly<Record<string, number>>;
     };
 
-/** What a field can be. Shapes of `T`: number up to 32 bits, bigint for 64, arrays, objects of structs, {@link Union}. */
+/** What a field can be. Shapes of `T`: number up to 32 bits, bigint for 64, arrays, strings, objects of structs, {@link Union}. */
 export type FieldType<T> = {
   readonly kind: ScalarKind | 'array' | 'struct' | 'union';
   /** in bytes */

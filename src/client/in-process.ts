@@ -19,6 +19,7 @@ import type {
   Task,
 } from '../base/task.ts';
 import { IOMMUFD_IOCTLS } from '../uapi/ioctls.ts';
+import { VFIO_IOCTLS } from '../uapi/vfio-ioctls.ts';
 
 type Region = {
   readonly first: number;
@@ -191,10 +192,11 @@ type Entry = Description | { readonly memory: FileMemory };
 /** What has device nodes to open: a Kernel. */
 export type Opener = { open(path: string, task: Task): OpenFile };
 
-export type IommufdIoctls = typeof IOMMUFD_IOCTLS;
-export type IoctlName = keyof IommufdIoctls;
-/** The struct of an ioctl, decoded, under the C names. */
-export type IoctlStruct<N extends IoctlName> = Static<IommufdIoctls[N]['struct']>;
+const IOCTLS = { ...IOMMUFD_IOCTLS, ...VFIO_IOCTLS };
+export type Ioctls = typeof IOCTLS;
+export type IoctlName = keyof Ioctls;
+/** The struct of an ioctl, decoded, under the C names. What is no struct in C has a field too: `extension`, `container`, `name`. */
+export type IoctlStruct<N extends IoctlName> = Static<Ioctls[N]['struct']>;
 
 export class InProcessClient implements Task {
   readonly pid: number;
@@ -372,19 +374,27 @@ export class ClientFile {
   }
 
   /**
-   * Makes an ioctl of /dev/iommu.
+   * Makes an ioctl of /dev/iommu or VFIO.
    * @param name its C name
-   * @param given fields that are not 0, under their C names; `size` is filled in
+   * @param given fields that are not 0, under their C names; `size` and `argsz` are filled in
    * @returns the struct as the call left it, and as `result` what the call answered; throws Errno
    */
   ioctl<N extends IoctlName>(
     name: N,
     given: Partial<IoctlStruct<N>> = {},
   ): IoctlStruct<N> & { readonly result: number } {
-    const { number, struct } = IOMMUFD_IOCTLS[name];
+    const row = IOCTLS[name];
+    const { number } = row;
     // One row of the table: its struct is the one that the name stands for.
-    const row = { number, struct: struct as Struct };
-    return this.client.call(this.fd, row, given) as IoctlStruct<N> & { readonly result: number };
+    const struct = row.struct as Struct;
+    if (!('argument' in row) || row.argument === 'address') {
+      const answer = this.client.call(this.fd, { number, struct }, given);
+      return answer as IoctlStruct<N> & { readonly result: number };
+    }
+    const value = struct.make(given);
+    const [argument = 0n] = Object.values(value);
+    const result = this.client.ioctl(this.fd, number, BigInt(argument as number | bigint));
+    return { ...value, result } as IoctlStruct<N> & { readonly result: number };
   }
 
   /** @returns at most `count` bytes; EINVAL for a file that cannot be read */

@@ -3,9 +3,9 @@
  *
  * After drivers/iommu/iommufd/vfio_compat.c.
  */
+import { Argument } from '../base/argument.ts';
 import { Errno } from '../base/errno.ts';
 import { ByteCount, MAX_ADDRESS, firstOf, hex, lastOf } from '../base/position.ts';
-import type { Fields, Static, Struct } from '../base/struct.ts';
 import type { Task } from '../base/task.ts';
 import { PROT_READ, PROT_WRITE } from '../iommu/page-table.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
@@ -15,12 +15,13 @@ import {
   IOMMU_VFIO_IOAS_SET,
   type iommu_vfio_ioas,
 } from '../uapi/iommufd.ts';
+import { reservedSet, unknownFlags } from '../uapi/refusals.ts';
+import { nameCall, VFIO_IOCTLS as spec } from '../uapi/vfio-ioctls.ts';
 import * as vfio from '../uapi/vfio.ts';
 import type { Context } from './context.ts';
 import { Ioas, lastByte } from './ioas.ts';
 import { userPages } from './pages-source.ts';
 import type { Ucmd } from './ucmd.ts';
-import { reservedSet } from '../uapi/refusals.ts';
 
 export function vfioIoas({ context, cmd, respond }: Ucmd<iommu_vfio_ioas>): undefined {
   if (cmd.__reserved !== 0) throw reservedSet(cmd.__reserved);
@@ -77,16 +78,13 @@ const MAX_EXTENSION = 0xffff_ffffn;
 
 type Handler = (context: Context, task: Task, argument: bigint) => number;
 
-const HANDLERS = new Map<number, { readonly name: string; readonly handler: Handler }>([
-  [
-    vfio.VFIO_GET_API_VERSION,
-    { name: 'VFIO_GET_API_VERSION', handler: () => vfio.VFIO_API_VERSION },
-  ],
-  [vfio.VFIO_CHECK_EXTENSION, { name: 'VFIO_CHECK_EXTENSION', handler: checkExtension }],
-  [vfio.VFIO_SET_IOMMU, { name: 'VFIO_SET_IOMMU', handler: setIommu }],
-  [vfio.VFIO_IOMMU_GET_INFO, { name: 'VFIO_IOMMU_GET_INFO', handler: getInfo }],
-  [vfio.VFIO_IOMMU_MAP_DMA, { name: 'VFIO_IOMMU_MAP_DMA', handler: mapDma }],
-  [vfio.VFIO_IOMMU_UNMAP_DMA, { name: 'VFIO_IOMMU_UNMAP_DMA', handler: unmapDma }],
+const HANDLERS = new Map<number, Handler>([
+  [spec.VFIO_GET_API_VERSION.number, () => vfio.VFIO_API_VERSION],
+  [spec.VFIO_CHECK_EXTENSION.number, checkExtension],
+  [spec.VFIO_SET_IOMMU.number, setIommu],
+  [spec.VFIO_IOMMU_GET_INFO.number, getInfo],
+  [spec.VFIO_IOMMU_MAP_DMA.number, mapDma],
+  [spec.VFIO_IOMMU_UNMAP_DMA.number, unmapDma],
 ]);
 
 /** ENOTTY for everything that is not offered here. */
@@ -95,12 +93,12 @@ export function vfioIoctl(
   task: Task,
   call: { readonly command: number; readonly argument: bigint },
 ): number {
-  const row = HANDLERS.get(call.command);
-  if (row === undefined) {
+  nameCall('container', { task, ...call });
+  const handler = HANDLERS.get(call.command);
+  if (handler === undefined) {
     throw new Errno('ENOTTY', `${hex(call.command)} is no ioctl of /dev/iommu`);
   }
-  if (task.record !== undefined) task.record.call = row.name;
-  return row.handler(context, task, call.argument);
+  return handler(context, task, call.argument);
 }
 
 function checkExtension(context: Context, _task: Task, extension: bigint): number {
@@ -135,38 +133,11 @@ function setIommu(context: Context, task: Task, type: bigint): number {
   return 0;
 }
 
-/** Copies in a struct up to `last` and checks argsz; EFAULT, EINVAL. */
-function copyArgument<F extends Fields>(
-  struct: Struct<F>,
-  last: keyof F & string,
-  from: { readonly task: Task; readonly argument: bigint },
-): Static<Struct<F>> {
-  const bytes = new Uint8Array(struct.size);
-  const minimum = struct.endOf(last);
-  from.task.memory.copyIn(from.argument, bytes.subarray(0, minimum));
-  const { record } = from.task;
-  if (record !== undefined) {
-    record.struct = struct;
-    record.input = bytes.slice();
-  }
-  const value = struct.decode(bytes) as Static<Struct<F>> & { argsz: number };
-  if (value.argsz < minimum) {
-    throw new Errno(
-      'EINVAL',
-      `argsz ${value.argsz} is below the ${minimum} bytes of ${struct.name}`,
-    );
-  }
-  return value;
-}
-
-function refuseFlags(flags: number, known: number): void {
-  if ((flags & ~known) !== 0)
-    throw new Errno('EINVAL', `unknown flags ${hex((flags & ~known) >>> 0)}`);
-}
-
 function mapDma(context: Context, task: Task, argument: bigint): number {
-  const map = copyArgument(vfio.vfio_iommu_type1_dma_map, 'size', { task, argument });
-  refuseFlags(map.flags, vfio.VFIO_DMA_MAP_FLAG_READ | vfio.VFIO_DMA_MAP_FLAG_WRITE);
+  const { struct, last } = spec.VFIO_IOMMU_MAP_DMA;
+  const map = new Argument({ task, address: argument }, struct, last).value;
+  const known = vfio.VFIO_DMA_MAP_FLAG_READ | vfio.VFIO_DMA_MAP_FLAG_WRITE;
+  if ((map.flags & ~known) !== 0) throw unknownFlags(struct, map.flags, known, 'EINVAL');
   const read = (map.flags & vfio.VFIO_DMA_MAP_FLAG_READ) !== 0 ? PROT_READ : 0;
   const write = (map.flags & vfio.VFIO_DMA_MAP_FLAG_WRITE) !== 0 ? PROT_WRITE : 0;
   const prot = read | write;
@@ -177,9 +148,11 @@ function mapDma(context: Context, task: Task, argument: bigint): number {
 }
 
 function unmapDma(context: Context, task: Task, argument: bigint): number {
-  const struct = vfio.vfio_iommu_type1_dma_unmap;
-  const unmap = copyArgument(struct, 'size', { task, argument });
-  refuseFlags(unmap.flags, vfio.VFIO_DMA_UNMAP_FLAG_ALL);
+  const { struct, last } = spec.VFIO_IOMMU_UNMAP_DMA;
+  const given = new Argument({ task, address: argument }, struct, last);
+  const unmap = given.value;
+  const known = vfio.VFIO_DMA_UNMAP_FLAG_ALL;
+  if ((unmap.flags & ~known) !== 0) throw unknownFlags(struct, unmap.flags, known, 'EINVAL');
   const { iopt } = compatIoas(context);
   const removed = new ByteCount();
   const all = (unmap.flags & vfio.VFIO_DMA_UNMAP_FLAG_ALL) !== 0;
@@ -196,10 +169,7 @@ function unmapDma(context: Context, task: Task, argument: bigint): number {
   } finally {
     // The size is told also where the call fails.
     unmap.size = removed.total;
-    const bytes = new Uint8Array(struct.size);
-    struct.encode(unmap, bytes);
-    task.memory.copyOut(argument, bytes.subarray(0, struct.endOf('size')));
-    if (task.record !== undefined) task.record.output = bytes;
+    given.respond();
   }
   return 0;
 }
@@ -252,8 +222,9 @@ function copyRangesThatFit(
 
 /** After iommufd_vfio_iommu_get_info: capabilities that fit are written, the size that all need is always told. */
 function getInfo(context: Context, task: Task, argument: bigint): number {
-  const struct = vfio.vfio_iommu_type1_info;
-  const info = copyArgument(struct, 'iova_pgsizes', { task, argument });
+  const { struct, last } = spec.VFIO_IOMMU_GET_INFO;
+  const given = new Argument({ task, address: argument }, struct, last);
+  const info = given.value;
   const { argsz } = info;
   const ioas = compatIoas(context);
   info.flags = vfio.VFIO_IOMMU_INFO_PGSIZES | vfio.VFIO_IOMMU_INFO_CAPS;
@@ -275,9 +246,6 @@ function getInfo(context: Context, task: Task, argument: bigint): number {
   }
   info.cap_offset = argsz >= total ? struct.size : 0;
   info.argsz = total;
-  const bytes = new Uint8Array(struct.size);
-  struct.encode(info, bytes);
-  task.memory.copyOut(argument, bytes.subarray(0, Math.min(argsz, struct.size)));
-  if (task.record !== undefined) task.record.output = bytes;
+  given.respond(Math.min(argsz, struct.size));
   return 0;
 }

@@ -12,6 +12,7 @@ import { PAGE_SIZE } from '../machine/memory.ts';
 import { IOMMUFD_IOCTLS, type IoctlSpec } from '../uapi/ioctls.ts';
 import * as mock from '../uapi/iommufd-test.ts';
 import * as uapi from '../uapi/iommufd.ts';
+import { VFIO_IOCTLS } from '../uapi/vfio-ioctls.ts';
 import * as vfio from '../uapi/vfio.ts';
 import { IommufdFile } from '../iommufd/file.ts';
 import type { ObjectType } from '../iommufd/object.ts';
@@ -32,11 +33,9 @@ const SCRATCH_PAGES = 4;
 const MAX = 2n ** 64n - 1n;
 
 const SPECS: readonly IoctlSpec[] = Object.values(IOMMUFD_IOCTLS);
-const VFIO_COMMANDS: readonly { readonly number: number; readonly struct: Struct }[] = [
-  { number: vfio.VFIO_IOMMU_GET_INFO, struct: vfio.vfio_iommu_type1_info },
-  { number: vfio.VFIO_IOMMU_MAP_DMA, struct: vfio.vfio_iommu_type1_dma_map },
-  { number: vfio.VFIO_IOMMU_UNMAP_DMA, struct: vfio.vfio_iommu_type1_dma_unmap },
-];
+const VFIO_COMMANDS = Object.values(VFIO_IOCTLS).filter(
+  ({ file, argument }) => file === 'container' && argument === 'address',
+);
 const TEST_OPS = [...mock.TEST_OPS];
 const ACCESS_OPS: readonly number[] = [
   mock.IOMMU_TEST_OP_ACCESS_PAGES,

@@ -61,6 +61,7 @@ function describeMember(union: Union, member: string, direction: Direction): Tra
 
 function describeField(type: FieldType<unknown>, value: unknown, direction: Direction): TraceValue {
   if (type.kind === 'struct') return describe(type as Struct, value as Static<Struct>, direction);
+  if (type.meaning?.show === 'text') return value as string;
   if (type.kind === 'array') {
     const { element } = type as ArrayType<unknown>;
     return (value as unknown[]).map((each) => describeField(element, each, direction));
@@ -76,6 +77,7 @@ function describeScalar(meaning: Meaning, value: number | bigint): TraceValue {
     case 'hex':
       return hexText(value);
     case 'fd':
+    case 'text':
       return value;
     case 'flags':
       return flagsText(meaning, BigInt(value));

@@ -27,3 +27,22 @@ export const pointer: FieldType<bigint> = { ...u64, meaning: { show: 'pointer' }
 export const iova: FieldType<bigint> = hex(u64);
 /** A file descriptor of the client. */
 export const fd: FieldType<number> = { ...s32, meaning: { show: 'fd' } };
+
+/** `char name[size]`: ends at the first 0, or with the array. Bytes above 0x7f are read one by one. */
+export function text(size: number): FieldType<string> {
+  return {
+    kind: 'array',
+    size,
+    align: 1,
+    meaning: { show: 'text' },
+    read: (view, offset) => {
+      const bytes = new Uint8Array(view.buffer, view.byteOffset + offset, size);
+      const end = bytes.indexOf(0);
+      return String.fromCharCode(...(end < 0 ? bytes : bytes.subarray(0, end)));
+    },
+    write: (value, view, offset) => {
+      for (let i = 0; i < size; i++) view.setUint8(offset + i, value.charCodeAt(i) || 0);
+    },
+    zero: () => '',
+  };
+}

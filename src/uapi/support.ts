@@ -6,9 +6,10 @@
 
 /**
  * supported: answers as Linux does. partial: in the cases that the note names. declared: the layout is known and shown in
- * traces; no machine has the hardware or driver that would take it, so it is refused as Linux refuses it there.
+ * traces; no machine has the hardware or driver that would take it, so it is refused as Linux refuses it there. unsupported:
+ * shown in traces, and refused with ENOTTY where Linux would take it.
  */
-export type Level = 'supported' | 'partial' | 'declared';
+export type Level = 'supported' | 'partial' | 'declared' | 'unsupported';
 
 export type SupportRow = {
   readonly name: string;
@@ -26,6 +27,10 @@ function yes(name: string, test?: string, note = ''): SupportRow {
 
 function declared(name: string, note: string): SupportRow {
   return { name, level: 'declared', test: undefined, note };
+}
+
+function unsupported(name: string): SupportRow {
+  return { name, level: 'unsupported', test: undefined, note: '' };
 }
 
 const VTD = 'VT-d stage 1 tables';
@@ -72,6 +77,53 @@ const COMPAT: SupportSection = {
     yes('VFIO_IOMMU_MAP_DMA', 'vfio_compat_mock_domain.map'),
     yes('VFIO_IOMMU_UNMAP_DMA', 'iommufd.unmap_cmd'),
     yes('VFIO_IOMMU_DIRTY_PAGES', undefined, 'ENOTTY, as in Linux'),
+  ],
+};
+
+const POWER = 'POWER';
+
+const VFIO: SupportSection = {
+  title: 'Ioctls of VFIO',
+  rows: [
+    yes('VFIO_GET_API_VERSION'),
+    yes('VFIO_CHECK_EXTENSION'),
+    yes('VFIO_SET_IOMMU', undefined, 'type 1 v1 and v2'),
+    unsupported('VFIO_IOMMU_GET_INFO'),
+    unsupported('VFIO_IOMMU_MAP_DMA'),
+    unsupported('VFIO_IOMMU_UNMAP_DMA'),
+    unsupported('VFIO_IOMMU_DIRTY_PAGES'),
+    yes('VFIO_GROUP_GET_STATUS'),
+    yes('VFIO_GROUP_SET_CONTAINER'),
+    yes('VFIO_GROUP_UNSET_CONTAINER'),
+    yes('VFIO_GROUP_GET_DEVICE_FD'),
+    {
+      name: 'VFIO_DEVICE_GET_INFO',
+      level: 'partial',
+      test: undefined,
+      note: 'no capabilities',
+    },
+    unsupported('VFIO_DEVICE_GET_REGION_INFO'),
+    unsupported('VFIO_DEVICE_GET_IRQ_INFO'),
+    unsupported('VFIO_DEVICE_SET_IRQS'),
+    unsupported('VFIO_DEVICE_RESET'),
+    unsupported('VFIO_DEVICE_GET_PCI_HOT_RESET_INFO'),
+    unsupported('VFIO_DEVICE_PCI_HOT_RESET'),
+    unsupported('VFIO_DEVICE_IOEVENTFD'),
+    unsupported('VFIO_DEVICE_FEATURE'),
+    yes('VFIO_DEVICE_BIND_IOMMUFD'),
+    yes('VFIO_DEVICE_ATTACH_IOMMUFD_PT'),
+    yes('VFIO_DEVICE_DETACH_IOMMUFD_PT'),
+    declared('VFIO_MIG_GET_PRECOPY_INFO', 'no model migrates'),
+    declared('VFIO_DEVICE_QUERY_GFX_PLANE', 'graphics devices'),
+    declared('VFIO_DEVICE_GET_GFX_DMABUF', 'graphics devices'),
+    declared('VFIO_IOMMU_ENABLE', POWER),
+    declared('VFIO_IOMMU_DISABLE', POWER),
+    declared('VFIO_IOMMU_SPAPR_TCE_GET_INFO', POWER),
+    declared('VFIO_EEH_PE_OP', POWER),
+    declared('VFIO_IOMMU_SPAPR_REGISTER_MEMORY', POWER),
+    declared('VFIO_IOMMU_SPAPR_UNREGISTER_MEMORY', POWER),
+    declared('VFIO_IOMMU_SPAPR_TCE_CREATE', POWER),
+    declared('VFIO_IOMMU_SPAPR_TCE_REMOVE', POWER),
   ],
 };
 
@@ -229,10 +281,14 @@ const MOCK_VALUES: SupportSection = {
   ],
 };
 
-/** The whole ABI of /dev/iommu, in the order of the page. */
+/** The ioctls of /dev/vfio, groups and devices. */
+export const VFIO_SUPPORT = VFIO;
+
+/** The whole ABI of /dev/iommu, and VFIO's ioctls, in the order of the page. */
 export const SUPPORT: readonly SupportSection[] = [
   IOCTLS,
   COMPAT,
+  VFIO,
   IOAS_VALUES,
   HWPT_VALUES,
   INFO_VALUES,

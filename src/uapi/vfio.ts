@@ -2,8 +2,8 @@
  * The ABI of VFIO as Linux 7.3 has it: the parts of include/uapi/linux/vfio.h that x86 PCI devices use, under the C names
  * and in the order of the header. Bytes only, no behaviour. Compared with the C compiler by test/uapi.
  *
- * Left out: what belongs to POWER (SPAPR, EEH, NVLink), s390 (CCW, AP, zPCI) and graphics planes. Numbers from 0x70 on mean
- * one thing on a container and another on a device.
+ * Not here: POWER's IOMMU and graphics planes (vfio-other.ts), and what needs no ioctl of its own: NVLink, s390 (CCW, AP, zPCI).
+ * Numbers from 0x70 on mean one thing on a container and another on a device.
  *
  * The anonymous union of vfio_pci_dependent_device, group_id or devid, is called `id`.
  */
@@ -331,6 +331,17 @@ export const vfio_device_detach_iommufd_pt = struct('vfio_device_detach_iommufd_
 export type vfio_device_detach_iommufd_pt = Static<typeof vfio_device_detach_iommufd_pt>;
 export const VFIO_DEVICE_DETACH_IOMMUFD_PT = _IO(VFIO_TYPE, VFIO_BASE + 20);
 
+export const VFIO_PRECOPY_INFO_REINIT = 1 << 0;
+
+export const vfio_precopy_info = struct('vfio_precopy_info', {
+  argsz: u32,
+  flags: flags(u32, 'VFIO_PRECOPY_INFO_', { VFIO_PRECOPY_INFO_REINIT }),
+  initial_bytes: u64,
+  dirty_bytes: u64,
+});
+export type vfio_precopy_info = Static<typeof vfio_precopy_info>;
+export const VFIO_MIG_GET_PRECOPY_INFO = _IO(VFIO_TYPE, VFIO_BASE + 21);
+
 export const VFIO_DEVICE_FEATURE_PCI_VF_TOKEN = 0;
 export const VFIO_DEVICE_FEATURE_MIGRATION = 1;
 export const VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE = 2;
@@ -466,8 +477,6 @@ export const vfio_iommu_type1_dma_unmap = struct('vfio_iommu_type1_dma_unmap', {
 });
 export type vfio_iommu_type1_dma_unmap = Static<typeof vfio_iommu_type1_dma_unmap>;
 export const VFIO_IOMMU_UNMAP_DMA = _IO(VFIO_TYPE, VFIO_BASE + 14);
-export const VFIO_IOMMU_ENABLE = _IO(VFIO_TYPE, VFIO_BASE + 15);
-export const VFIO_IOMMU_DISABLE = _IO(VFIO_TYPE, VFIO_BASE + 16);
 
 export const VFIO_IOMMU_DIRTY_PAGES_FLAG_START = 1 << 0;
 export const VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP = 1 << 1;

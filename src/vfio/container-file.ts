@@ -5,33 +5,36 @@
  */
 import { Errno } from '../base/errno.ts';
 import type { OpenFile, Task } from '../base/task.ts';
-import {
-  VFIO_API_VERSION,
-  VFIO_CHECK_EXTENSION,
-  VFIO_GET_API_VERSION,
-  VFIO_SET_IOMMU,
-} from '../uapi/vfio.ts';
+import { nameCall, VFIO_IOCTLS as spec, type VfioCall } from '../uapi/vfio-ioctls.ts';
+import { VFIO_API_VERSION } from '../uapi/vfio.ts';
 import { checkExtension, setIommu } from './container.ts';
 import { newContainer, type Container } from './state.ts';
+import { IoctlTable, op, unknownIoctl } from './vcmd.ts';
+
+/** What a container answers before SET_IOMMU as well. */
+export const CONTAINER_IOCTLS = new IoctlTable<Container>('container', [
+  op(spec.VFIO_GET_API_VERSION, () => VFIO_API_VERSION),
+  op(spec.VFIO_CHECK_EXTENSION, (container: Container, { argument }) =>
+    checkExtension(container, Number(argument)),
+  ),
+  op(spec.VFIO_SET_IOMMU, (container: Container, { argument }) => {
+    setIommu(container, Number(argument));
+    return 0;
+  }),
+]);
 
 export class ContainerFile implements OpenFile {
   readonly name = '/dev/vfio/vfio';
   readonly container: Container = newContainer();
 
-  ioctl(_task: Task, command: number, argument: bigint): number {
-    switch (command) {
-      case VFIO_GET_API_VERSION:
-        return VFIO_API_VERSION;
-      case VFIO_CHECK_EXTENSION:
-        return checkExtension(this.container, Number(argument));
-      case VFIO_SET_IOMMU:
-        setIommu(this.container, Number(argument));
-        return 0;
-      default:
-        if (this.container.iommu === undefined)
-          throw new Errno('EINVAL', 'SET_IOMMU has not been called');
-        throw new Errno('ENOTTY', `a container has no ioctl 0x${command.toString(16)}`);
+  ioctl(task: Task, command: number, argument: bigint): number {
+    const call: VfioCall = { task, command, argument };
+    nameCall('container', call);
+    if (CONTAINER_IOCTLS.has(command)) return CONTAINER_IOCTLS.execute(this.container, call);
+    if (this.container.iommu === undefined) {
+      throw new Errno('EINVAL', 'SET_IOMMU has not been called');
     }
+    throw unknownIoctl('container', command);
   }
 
   release(): void {

@@ -77,7 +77,7 @@ export class DeviceFile implements OpenFile {
   }
 
   ioctl(task: Task, command: number, argument: bigint): number {
-    return deviceIoctl(this, task, command, argument);
+    return deviceIoctl(this, { task, command, argument });
   }
 
   read(task: Task, buffer: ReadBuffer, offset: number): number {

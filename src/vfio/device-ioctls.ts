@@ -6,47 +6,54 @@
  */
 import { Errno } from '../base/errno.ts';
 import type { Task } from '../base/task.ts';
+import { unknownFlags } from '../uapi/refusals.ts';
+import { nameCall, VFIO_IOCTLS as spec, type VfioCall } from '../uapi/vfio-ioctls.ts';
 import {
-  VFIO_DEVICE_ATTACH_IOMMUFD_PT,
   VFIO_DEVICE_ATTACH_PASID,
   VFIO_DEVICE_BIND_FLAG_TOKEN,
   VFIO_DEVICE_BIND_IOMMUFD,
-  VFIO_DEVICE_DETACH_IOMMUFD_PT,
   VFIO_DEVICE_DETACH_PASID,
   vfio_device_attach_iommufd_pt,
   vfio_device_bind_iommufd,
   vfio_device_detach_iommufd_pt,
 } from '../uapi/vfio.ts';
-import { Argument } from './arguments.ts';
 import type { DeviceFile } from './device-file.ts';
 import type { IommufdContext } from './iommufd.ts';
+import { IoctlTable, op, unknownIoctl, type Vcmd } from './vcmd.ts';
 
 const UUID_BYTES = 16;
 
+/** What a device node takes, and a file from a group does not. */
+export const OWNERSHIP_IOCTLS = new IoctlTable<DeviceFile>('device', [
+  op(spec.VFIO_DEVICE_BIND_IOMMUFD, (file: DeviceFile, vcmd) => bind(file, vcmd)),
+  op(spec.VFIO_DEVICE_ATTACH_IOMMUFD_PT, attach),
+  op(spec.VFIO_DEVICE_DETACH_IOMMUFD_PT, detach),
+]);
+
 /** One ioctl on a device file. */
-export function deviceIoctl(
-  file: DeviceFile,
-  task: Task,
-  command: number,
-  argument: bigint,
-): number {
-  if (command === VFIO_DEVICE_BIND_IOMMUFD) return bind(file, task, argument);
+export function deviceIoctl(file: DeviceFile, call: VfioCall): number {
+  const { command } = call;
+  nameCall('device', call);
+  // BIND is what grants access, and tells itself which files cannot be bound.
+  if (command === VFIO_DEVICE_BIND_IOMMUFD) return OWNERSHIP_IOCTLS.execute(file, call);
   file.requireAccess();
-  if (file.group === undefined) {
-    if (command === VFIO_DEVICE_ATTACH_IOMMUFD_PT) return attach(file, task, argument);
-    if (command === VFIO_DEVICE_DETACH_IOMMUFD_PT) return detach(file, task, argument);
+  if (file.group === undefined && OWNERSHIP_IOCTLS.has(command)) {
+    return OWNERSHIP_IOCTLS.execute(file, call);
   }
   const { ops } = file.device;
-  if (ops.ioctl === undefined) throw new Errno('EINVAL', `${file.name} has no ioctls`);
-  return ops.ioctl(file.device, task, command, argument);
+  if (ops.ioctl === undefined) throw unknownIoctl('device', command);
+  return ops.ioctl(file.device, call);
 }
 
-function bind(file: DeviceFile, task: Task, address: bigint): number {
-  if (task.record !== undefined) task.record.call = 'VFIO_DEVICE_BIND_IOMMUFD';
+function bind(
+  file: DeviceFile,
+  { task, argument: address }: { readonly task: Task; readonly argument: bigint },
+): number {
   const given = copyExtensible(task, address);
   if (given.iommufd < 0) throw new Errno('EINVAL', `${given.iommufd} is no file descriptor`);
   if ((given.flags & ~VFIO_DEVICE_BIND_FLAG_TOKEN) !== 0) {
-    throw new Errno('EINVAL', `unknown flags 0x${given.flags.toString(16)}`);
+    const known = VFIO_DEVICE_BIND_FLAG_TOKEN;
+    throw unknownFlags(vfio_device_bind_iommufd, given.flags, known, 'EINVAL');
   }
   const id = file.bind(
     () => contextOf(file, task, given.iommufd),
@@ -126,10 +133,14 @@ function readToken(
   return token;
 }
 
-function attach(file: DeviceFile, task: Task, address: bigint): number {
-  if (task.record !== undefined) task.record.call = 'VFIO_DEVICE_ATTACH_IOMMUFD_PT';
-  const given = new Argument(task, address, vfio_device_attach_iommufd_pt, 'pt_id');
-  const byPasid = pasidFlag(file, given.value.flags, VFIO_DEVICE_ATTACH_PASID);
+function attach(file: DeviceFile, vcmd: Vcmd<typeof vfio_device_attach_iommufd_pt.fields>): number {
+  const given = vcmd.read();
+  const { flags } = given.value;
+  if ((flags & ~VFIO_DEVICE_ATTACH_PASID) !== 0) {
+    throw unknownFlags(vfio_device_attach_iommufd_pt, flags, VFIO_DEVICE_ATTACH_PASID, 'EINVAL');
+  }
+  const byPasid = flags !== 0;
+  if (byPasid) requirePasids(file);
   if (byPasid) given.extendTo('pasid');
   const { pt_id: ptId, pasid } = given.value;
   const id = file.attach(ptId, byPasid ? pasid : undefined);
@@ -143,19 +154,20 @@ function attach(file: DeviceFile, task: Task, address: bigint): number {
   return 0;
 }
 
-function detach(file: DeviceFile, task: Task, address: bigint): number {
-  if (task.record !== undefined) task.record.call = 'VFIO_DEVICE_DETACH_IOMMUFD_PT';
-  const given = new Argument(task, address, vfio_device_detach_iommufd_pt, 'flags');
-  const byPasid = pasidFlag(file, given.value.flags, VFIO_DEVICE_DETACH_PASID);
+function detach(file: DeviceFile, vcmd: Vcmd<typeof vfio_device_detach_iommufd_pt.fields>): number {
+  const given = vcmd.read();
+  const { flags } = given.value;
+  if ((flags & ~VFIO_DEVICE_DETACH_PASID) !== 0) {
+    throw unknownFlags(vfio_device_detach_iommufd_pt, flags, VFIO_DEVICE_DETACH_PASID, 'EINVAL');
+  }
+  const byPasid = flags !== 0;
+  if (byPasid) requirePasids(file);
   if (byPasid) given.extendTo('pasid');
   file.detach(byPasid ? given.value.pasid : undefined);
   return 0;
 }
 
-function pasidFlag(file: DeviceFile, flags: number, known: number): boolean {
-  if ((flags & ~known) !== 0) throw new Errno('EINVAL', `unknown flags 0x${flags.toString(16)}`);
-  if (flags !== 0 && file.device.ops.pasids !== true) {
-    throw new Errno('EOPNOTSUPP', `the driver of ${file.device.iommu.name} attaches no PASIDs`);
-  }
-  return flags !== 0;
+function requirePasids({ device }: DeviceFile): void {
+  if (device.ops.pasids === true) return;
+  throw new Errno('EOPNOTSUPP', `the driver of ${device.iommu.name} attaches no PASIDs`);
 }

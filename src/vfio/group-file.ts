@@ -77,6 +77,6 @@ export class GroupFile implements OpenFile {
   }
 
   ioctl(task: Task, command: number, argument: bigint): number {
-    return groupIoctl(this, task, command, argument);
+    return groupIoctl(this, { task, command, argument });
   }
 }

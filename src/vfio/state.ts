@@ -8,9 +8,10 @@
  * After struct vfio_device, vfio_device_file (drivers/vfio/vfio.h), vfio_group (drivers/vfio/vfio.h) and vfio_container
  * (drivers/vfio/container.c).
  */
-import type { OpenFile, Task } from '../base/task.ts';
+import type { OpenFile } from '../base/task.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
 import type { IommuGroup } from '../iommu/group.ts';
+import type { VfioCall } from '../uapi/vfio-ioctls.ts';
 import type { IommufdBinding, IommufdContext } from './iommufd.ts';
 import type { Type1 } from './type1.ts';
 
@@ -30,7 +31,7 @@ export type VfioDeviceOps = {
   flags?(): number;
   /** PASIDs can be attached. */
   readonly pasids?: boolean;
-  ioctl?(device: VfioDevice, task: Task, command: number, argument: bigint): number;
+  ioctl?(device: VfioDevice, call: VfioCall): number;
   read?: OpenFile['read'];
   write?: OpenFile['write'];
   mmap?: OpenFile['mmap'];

@@ -10,7 +10,14 @@ import { OPS_BY_NUMBER } from '../../src/iommufd/ioctls.ts';
 import { IOMMUFD_IOCTLS } from '../../src/uapi/ioctls.ts';
 import * as mock from '../../src/uapi/iommufd-test.ts';
 import * as iommufd from '../../src/uapi/iommufd.ts';
-import { SUPPORT } from '../../src/uapi/support.ts';
+import { SUPPORT, VFIO_SUPPORT } from '../../src/uapi/support.ts';
+import { VFIO_IOCTLS } from '../../src/uapi/vfio-ioctls.ts';
+import * as vfioOther from '../../src/uapi/vfio-other.ts';
+import * as vfio from '../../src/uapi/vfio.ts';
+import { CONTAINER_IOCTLS } from '../../src/vfio/container-file.ts';
+import { OWNERSHIP_IOCTLS } from '../../src/vfio/device-ioctls.ts';
+import { GROUP_IOCTLS } from '../../src/vfio/group-ioctls.ts';
+import { PCI_IOCTLS } from '../../src/vfio/pci/device.ts';
 import { kernelTree } from './headers.ts';
 
 const rows = SUPPORT.flatMap((section) => section.rows);
@@ -25,7 +32,10 @@ test('every ioctl, flag and value of the headers has exactly one row', () => {
   const constants = [...Object.entries(iommufd), ...Object.entries(mock)]
     .filter(([name, value]) => typeof value === 'number' && !name.startsWith('IOMMUFD_CMD_'))
     .map(([name]) => name);
-  const names = rows.map(({ name }) => name);
+  // A container's ioctls are there twice: /dev/iommu takes them too, with a level of its own.
+  const names = SUPPORT.filter((section) => section !== VFIO_SUPPORT).flatMap((section) =>
+    section.rows.map(({ name }) => name),
+  );
   assert.deepEqual(
     names.filter((name, i) => names.indexOf(name) !== i),
     [],
@@ -50,6 +60,25 @@ test('an ioctl is called supported exactly if the engine has a handler for it', 
     .filter(({ name, level }) => name in IOMMUFD_IOCTLS && level !== 'declared')
     .map(({ name }) => name);
   assert.deepEqual(supported.sort(), handled.sort());
+});
+
+test('every ioctl of vfio.h has one row, and is called supported exactly if a table has it', () => {
+  const names = VFIO_SUPPORT.rows.map(({ name }) => name);
+  assert.deepEqual(names.toSorted(), Object.keys(VFIO_IOCTLS).toSorted());
+  const handled = [CONTAINER_IOCTLS, GROUP_IOCTLS, OWNERSHIP_IOCTLS, PCI_IOCTLS].flatMap(
+    (table) => table.names,
+  );
+  const taken = VFIO_SUPPORT.rows.filter(
+    ({ level }) => level === 'supported' || level === 'partial',
+  );
+  assert.deepEqual(taken.map(({ name }) => name).toSorted(), handled.toSorted());
+});
+
+test('the table of ioctls has every number of type ; that vfio.h has', () => {
+  const numbers = Object.entries({ ...vfio, ...vfioOther }).filter(
+    ([, value]) => typeof value === 'number' && value >> 8 === ';'.charCodeAt(0),
+  );
+  assert.deepEqual(numbers.map(([name]) => name).toSorted(), Object.keys(VFIO_IOCTLS).toSorted());
 });
 
 const tree = kernelTree();

@@ -1,6 +1,6 @@
 /**
  * Every declared size, offset and value against the C compiler and the kernel's own headers, and every struct and constant
- * of the two headers that are declared in full against ours.
+ * of the two headers that are declared in full, and every ioctl of vfio.h, against ours.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -11,6 +11,8 @@ import test from 'node:test';
 import type { Fields, FieldType, Struct, UnionType } from '../../src/base/struct.ts';
 import * as iommufdTest from '../../src/uapi/iommufd-test.ts';
 import * as iommufd from '../../src/uapi/iommufd.ts';
+import { VFIO_IOCTLS } from '../../src/uapi/vfio-ioctls.ts';
+import * as vfioOther from '../../src/uapi/vfio-other.ts';
 import * as vfio from '../../src/uapi/vfio.ts';
 import { kernelHeaders } from './headers.ts';
 
@@ -20,6 +22,7 @@ const MODULES: readonly { file: string; module: Module }[] = [
   { file: 'linux/iommufd.h', module: iommufd },
   { file: 'iommufd_test.h', module: iommufdTest },
   { file: 'linux/vfio.h', module: vfio },
+  { file: 'linux/vfio.h', module: vfioOther },
 ];
 
 function isStruct(value: unknown): value is Struct {
@@ -146,6 +149,20 @@ test(
       return names.filter((name) => !(name in module));
     });
     assert.deepEqual(missing, []);
+  },
+);
+
+test(
+  'uapi: no ioctl of vfio.h is missing',
+  {
+    skip: noHeaders,
+  },
+  () => {
+    assert.ok(headers !== undefined);
+    const text = readFileSync(join(headers.uapi, 'linux/vfio.h'), 'utf8');
+    const names = [...text.matchAll(/^#define (\w+)\s+_IO\(/gm)].map((match) => match[1] ?? '');
+    assert.ok(names.length >= 34, `found only ${names.length} ioctls`);
+    assert.deepEqual(names.toSorted(), Object.keys(VFIO_IOCTLS).toSorted());
   },
 );
 

@@ -6,18 +6,12 @@
  *
  * After drivers/vfio/pci/vfio_pci.c and vfio_pci_core.c.
  */
-import { Errno } from '../../base/errno.ts';
-import type { Task } from '../../base/task.ts';
 import type { PciDevice } from '../../machine/pci/device.ts';
 import { canReset, type ResetMethod } from '../../machine/pci/reset.ts';
-import {
-  VFIO_DEVICE_FLAGS_PCI,
-  VFIO_DEVICE_FLAGS_RESET,
-  VFIO_DEVICE_GET_INFO,
-  vfio_device_info,
-} from '../../uapi/vfio.ts';
-import { Argument } from '../arguments.ts';
+import { VFIO_IOCTLS as spec } from '../../uapi/vfio-ioctls.ts';
+import { VFIO_DEVICE_FLAGS_PCI, VFIO_DEVICE_FLAGS_RESET } from '../../uapi/vfio.ts';
 import type { VfioDevice, VfioDeviceOps } from '../state.ts';
+import { IoctlTable, op } from '../vcmd.ts';
 import type { VfTokens } from './vf-token.ts';
 
 const REGIONS = 9;
@@ -45,17 +39,16 @@ export function vfioPciOps(known: VfioPciFunction, tokens: VfTokens): VfioDevice
       tokens.match(known.pci, token);
     },
     flags: () => VFIO_DEVICE_FLAGS_PCI | (resetWorks ? VFIO_DEVICE_FLAGS_RESET : 0),
-    ioctl: (device, task, command, argument) => {
-      if (command === VFIO_DEVICE_GET_INFO) return getInfo(device, task, argument);
-      throw new Errno('ENOTTY', `a VFIO device has no ioctl 0x${command.toString(16)}`);
-    },
+    ioctl: (device, call) => PCI_IOCTLS.execute(device, call),
   };
 }
 
-function getInfo(device: VfioDevice, task: Task, address: bigint): number {
-  const given = new Argument(task, address, vfio_device_info, 'num_irqs');
-  given.writeBack('flags', device.ops.flags?.() ?? 0);
-  given.writeBack('num_regions', REGIONS);
-  given.writeBack('num_irqs', INTERRUPTS);
-  return 0;
-}
+export const PCI_IOCTLS = new IoctlTable<VfioDevice>('device', [
+  op(spec.VFIO_DEVICE_GET_INFO, (device: VfioDevice, vcmd) => {
+    const given = vcmd.read();
+    given.writeBack('flags', device.ops.flags?.() ?? 0);
+    given.writeBack('num_regions', REGIONS);
+    given.writeBack('num_irqs', INTERRUPTS);
+    return 0;
+  }),
+]);
