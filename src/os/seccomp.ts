@@ -22,7 +22,6 @@ const NOTIF_SET_FLAGS = 0x40082104;
 const SYNC_WAKE_UP = 1;
 const RESPONSE_CONTINUE = 1;
 const ADDFD_SETFD = 1;
-const ADDFD_SEND = 2;
 const O_CLOEXEC = 0o2000000;
 
 /** what the high half of a 64-bit word counts */
@@ -32,6 +31,7 @@ const POLLIN = 1;
 const POLLHUP = 16;
 
 const EPERM = 1;
+const EINTR = 4;
 const EBUSY = 16;
 const EINVAL = 22;
 const ENOSYS = 38;
@@ -78,7 +78,6 @@ export function installFilter(program: Uint8Array): number {
 export type FileOptions = {
   readonly cloexec: boolean;
   readonly at?: number | undefined;
-  readonly answers?: boolean;
 };
 
 /** Receives calls and answers them, one at a time: everything here is about the call received last. */
@@ -86,8 +85,6 @@ export class Listener {
   readonly fd: number;
   tid = 0;
   nr = 0;
-  /** The call has its answer already. */
-  answered = false;
   /** The companion had something to tell when {@link wait} last returned. */
   companionReady = false;
   readonly #request = allocate(80);
@@ -108,7 +105,7 @@ export class Listener {
   /** @param companion another descriptor whose readiness ends {@link wait} */
   constructor(fd: number, companion: number) {
     this.fd = fd;
-    if (sys(NR.ioctl, fd, NOTIF_SET_FLAGS, SYNC_WAKE_UP) < 0) {
+    if (this.#ask(NOTIF_SET_FLAGS, SYNC_WAKE_UP) < 0) {
       throw new UnsupportedError(
         'the kernel lacks synchronous wake-up for seccomp notifications; Linux 6.6 or newer is needed',
       );
@@ -141,8 +138,7 @@ export class Listener {
   /** Takes the next call; false if it went away meanwhile. */
   receive(): boolean {
     this.#requestWords.fill(0);
-    if (sys3(NR.ioctl, this.fd, NOTIF_RECV, this.#request.address) < 0) return false;
-    this.answered = false;
+    if (this.#ask(NOTIF_RECV, this.#request.address) < 0) return false;
     this.tid = this.#requestWords[2] ?? 0;
     this.nr = this.#requestWords[4] ?? 0;
     this.#responseWords[0] = this.#requestWords[0] ?? 0;
@@ -170,7 +166,7 @@ export class Listener {
    * another one once the caller is killed, and does so at once where another thread of the process execs.
    */
   get valid(): boolean {
-    return sys3(NR.ioctl, this.fd, NOTIF_ID_VALID, this.#request.address) === 0;
+    return this.#ask(NOTIF_ID_VALID, this.#request.address) === 0;
   }
 
   /** Answers with a value; false if the caller is gone. */
@@ -189,23 +185,25 @@ export class Listener {
   }
 
   /**
-   * Puts a file of ours into the caller's table.
-   * @param options.at the number wanted; the lowest free one if absent
-   * @param options.answers the number is the answer to the call: the client is woken once instead of twice
-   * @returns the number there, or the negative errno
+   * Puts a file of ours into the caller's table. The call still waits for its answer.
+   *
+   * The kernel could answer with the new fd in the same step (SECCOMP_ADDFD_FLAG_SEND). Before Linux 7.3 a signal to this
+   * thread in that moment makes it answer 0 and take the file back.
+   *
+   * Nothing is taken back if the caller dies before its answer: what shares its table keeps the file, as after an open(2)
+   * whose thread is killed on its way back to user space.
+   * @param options.at the fd wanted; the lowest free one if absent
+   * @returns the fd there, or the negative errno
    */
-  addFile(fd: number, { cloexec, at, answers = false }: FileOptions): number {
+  addFile(fd: number, { cloexec, at }: FileOptions): number {
     const { view, address } = this.#addfd;
     view.setUint32(0, this.#requestWords[0] ?? 0, true);
     view.setUint32(4, this.#requestWords[1] ?? 0, true);
-    const flags = (at === undefined ? 0 : ADDFD_SETFD) | (answers ? ADDFD_SEND : 0);
-    view.setUint32(8, flags, true);
+    view.setUint32(8, at === undefined ? 0 : ADDFD_SETFD, true);
     view.setUint32(12, fd, true);
     view.setUint32(16, at ?? 0, true);
     view.setUint32(20, cloexec ? O_CLOEXEC : 0, true);
-    const number = sys3(NR.ioctl, this.fd, NOTIF_ADDFD, address);
-    this.answered = answers && number >= 0;
-    return number;
+    return this.#ask(NOTIF_ADDFD, address);
   }
 
   #send(value: number, error: number, flags: number): boolean {
@@ -214,6 +212,15 @@ export class Listener {
     words[3] = Math.floor(value / WORD);
     words[4] = error;
     words[5] = flags;
-    return sys3(NR.ioctl, this.fd, NOTIF_SEND, this.#response.address) === 0;
+    return this.#ask(NOTIF_SEND, this.#response.address) === 0;
+  }
+
+  // A signal to this thread ends the wait for the listener's lock, even where its handler restarts calls (SA_RESTART), and
+  // the wait for the caller to take a file; nothing has happened then. Unrepeated, a call would stay without its answer.
+  #ask(request: number, argument: number): number {
+    for (;;) {
+      const result = sys3(NR.ioctl, this.fd, request, argument);
+      if (result !== -EINTR) return result;
+    }
   }
 }

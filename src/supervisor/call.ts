@@ -33,7 +33,6 @@ const NOBODY: ThreadStatus = {
 export type HandOptions = {
   readonly cloexec: boolean;
   readonly flags: number;
-  readonly answers: boolean;
 };
 
 export class Call implements Task {
@@ -107,7 +106,7 @@ export class Call implements Task {
   }
 
   install(file: OpenFile, options: { readonly cloexec: boolean }): number {
-    return this.hand(file, undefined, { ...options, flags: file.flags ?? O_RDWR, answers: false });
+    return this.hand(file, undefined, { ...options, flags: file.flags ?? O_RDWR });
   }
 
   get tableIsFull(): boolean {
@@ -118,14 +117,13 @@ export class Call implements Task {
    * Puts an open file into the client's table.
    * @param path what it was opened by
    * @param options.flags access mode and status flags that it counts as opened with
-   * @param options.answers its number is the answer to the call
    */
-  hand(file: OpenFile, path: string | undefined, { cloexec, flags, answers }: HandOptions): number {
+  hand(file: OpenFile, path: string | undefined, { cloexec, flags }: HandOptions): number {
     const { files, listener, current } = this.#context;
     current.opened = path ?? file.name;
     return files.hand(
       { file, path, flags },
-      (fd, at, last) => putFile(listener, this.pid, fd, { cloexec, at, answers: answers && last }),
+      (fd, at) => putFile(listener, this.pid, fd, { cloexec, at }),
       this.thread.table,
     );
   }

@@ -131,7 +131,7 @@ export class NotifyLoop {
     current.call?.end();
     if (refusal !== undefined) listener.fail(refusal.number);
     else if (result === CONTINUE) listener.proceed();
-    else if (!listener.answered) listener.answer(result);
+    else listener.answer(result);
     if (refusal !== undefined && current.observed) this.#recognise();
     if (current.call !== undefined) this.#tell(syscall, { result, refusal, begin });
   }

@@ -43,10 +43,9 @@ import { FdPlaceholders, type Placeholder } from './placeholders.ts';
 
 /**
  * Puts a descriptor of ours into a client's table.
- * @param last it is all that the call wants: its number may be the answer
- * @returns the number there, or the negative errno
+ * @returns the fd there, or the negative errno
  */
-export type Installer = (fd: number, at: number | undefined, last: boolean) => number;
+export type Installer = (fd: number, at: number | undefined) => number;
 
 /** The table that a file goes into. */
 export type Table = {
@@ -186,7 +185,7 @@ export class FileTable {
     this.#add(entry, storage.watch);
     const number =
       storage.pipe === undefined
-        ? install(storage.fd, this.#placeholders.reusable(table), true)
+        ? install(storage.fd, this.#placeholders.reusable(table))
         : this.#handStream(entry, storage.fd, install, table);
     closeFile(storage.fd);
     if (number >= 0) return number;
@@ -197,7 +196,7 @@ export class FileTable {
   }
 
   #handStream(entry: OpenEntry, fd: number, install: Installer, table: Table): number {
-    const number = install(fd, this.#freeStream(table.numbers), false);
+    const number = install(fd, this.#freeStream(table.numbers));
     if (number >= 0) entry.placeholder = this.#placeholders.install(table, install);
     return number;
   }
@@ -219,7 +218,7 @@ export class FileTable {
   ): number {
     const fd = openPath(`/proc/self/fd/${entry.pipe ?? -1}`, accessOf(entry.file));
     if (fd < 0) return fd;
-    const number = install(fd, this.#freeStream(numbers, least), true);
+    const number = install(fd, this.#freeStream(numbers, least));
     closeFile(fd);
     return number === EBADF ? EMFILE : number;
   }

@@ -41,9 +41,9 @@ export function putFile(listener: Listener, pid: number, fd: number, options: Fi
   }
 }
 
-/** A file that is all the answer to a call: goes into the caller's table, and no longer is ours. EMFILE. */
+/** A file whose fd is the answer to a call: goes into the caller's table, and no longer is ours. EMFILE. */
 export function answerWith(listener: Listener, fd: number, options: { cloexec: boolean }): number {
-  const number = listener.addFile(fd, { ...options, answers: true });
+  const number = listener.addFile(fd, options);
   closeFile(fd);
   if (number < 0) throw tableFull();
   return number;

@@ -27,7 +27,7 @@ export class FdPlaceholders {
     if (fd < 0) return undefined;
     identifyFile(fd);
     const { device, inode } = identity;
-    const number = install(fd, this.reusable(table), false);
+    const number = install(fd, this.reusable(table));
     closeFile(fd);
     return number < 0 ? undefined : { number, device, inode };
   }

@@ -115,7 +115,7 @@ function checkKind(found: NodeOrFile, path: string, flags: number): void {
 
 function openNode(context: Context, call: Call, node: NamedNode, flags: number): number {
   const { path } = node;
-  const options = { cloexec: (flags & O_CLOEXEC) !== 0, flags, answers: true };
+  const options = { cloexec: (flags & O_CLOEXEC) !== 0, flags };
   if ((flags & O_PATH) !== 0) return call.hand(place(path), path, options);
   checkPermission(context, call, node, wanted(flags));
   if ((flags & O_NOATIME) !== 0) checkOwner(context, call, path);

@@ -228,7 +228,7 @@ function copyOf({ listener, files, current }: Context, found: Caller, how: Copy)
   current.opened = found.entry.link;
   const number = files.duplicate(
     found.entry,
-    (fd, at, answers) => putFile(listener, found.thread.process.pid, fd, { cloexec, at, answers }),
+    (fd, at) => putFile(listener, found.thread.process.pid, fd, { cloexec, at }),
     { numbers: found.thread.files, least },
   );
   if (number < 0) throw tableFull();

@@ -1,0 +1,86 @@
+/*
+ * Calls under a storm of signals to uiommu itself: every answer must be the right one.
+ * usage: signals OPENS: so many opens of /dev/iommu, each used, with a signal each 0.2 ms
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "calls.h"
+
+static pid_t parent_of(pid_t pid)
+{
+	char path[64], line[512];
+	pid_t parent = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	FILE *status = fopen(path, "r");
+	if (!status)
+		return 0;
+	while (fgets(line, sizeof(line), status))
+		if (sscanf(line, "PPid: %d", &parent) == 1)
+			break;
+	fclose(status);
+	return parent;
+}
+
+/* The nearest ancestor whose command is uiommu's. */
+static pid_t supervisor(void)
+{
+	for (pid_t pid = parent_of(getpid()); pid > 1; pid = parent_of(pid)) {
+		char path[64], command[4096];
+
+		snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
+		int fd = open(path, O_RDONLY);
+		ssize_t length = fd < 0 ? 0 : read(fd, command, sizeof(command));
+		close(fd);
+		if (length > 0 && memmem(command, length, "uiommu.js", 9))
+			return pid;
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	int opens = argc > 1 ? atoi(argv[1]) : 0, wrong = 0, refused = 0, lost = 0;
+	pid_t target = supervisor();
+
+	if (target == 0)
+		return 2;
+	pid_t sender = fork();
+	if (sender == 0) {
+		while (kill(target, SIGINT) == 0)
+			usleep(200);
+		_exit(1);
+	}
+	for (int i = 0; i < opens; i++) {
+		struct { unsigned int size, flags, id; } alloc = { 12, 0, 0 };
+		struct { unsigned int size, id; } destroy = { 8, 0 };
+		struct stat status;
+
+		int fd = open("/dev/iommu", O_RDWR);
+		if (fd < 0) {
+			refused++;
+			continue;
+		}
+		if (fd < 3 || ioctl(fd, IOAS_ALLOC, &alloc) != 0) {
+			wrong++;
+			continue;
+		}
+		destroy.id = alloc.id;
+		if (ioctl(fd, DESTROY, &destroy) != 0 || fstat(fd, &status) != 0 || !S_ISCHR(status.st_mode))
+			lost++;
+		close(fd);
+	}
+	kill(sender, SIGKILL);
+	waitpid(sender, NULL, 0);
+	printf("%d opens: %d wrong, %d refused, %d with a call gone wrong\n", opens, wrong, refused, lost);
+	return 0;
+}
