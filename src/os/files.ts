@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 
 import { allocate } from './arena.ts';
 import { sys, sys6 } from './libc.ts';
-import { AT_FDCWD, NR, O_CLOEXEC, O_RDONLY } from './numbers.ts';
+import { AT_FDCWD, NR, O_CLOEXEC, O_PATH, O_RDONLY } from './numbers.ts';
 
 const PATH_MAX = 4096;
 const MFD_CLOEXEC = 1;
@@ -65,6 +65,27 @@ export function identifyFile(fd: number): number {
 /** Opens a path; close-on-exec. */
 export function openPath(name: string, flags: number, directory = AT_FDCWD): number {
   return sys(NR.openat, directory, putPath(name), flags | O_CLOEXEC, 0);
+}
+
+const OPEN_HOW_SIZE = 24;
+const RESOLVE_NO_XDEV = 1;
+const RESOLVE_NO_MAGICLINKS = 2;
+const RESOLVE_BENEATH = 8;
+const openHow = allocate(OPEN_HOW_SIZE);
+
+/**
+ * Opens what lies below a directory and in the same file system, whatever symbolic links are planted there; close-on-exec.
+ * @param below relative path
+ */
+export function openBeneath(directory: string, below: string, flags: number): number {
+  const root = openPath(directory, O_PATH);
+  if (root < 0) return root;
+  openHow.view.setBigUint64(0, BigInt(flags | O_CLOEXEC), true);
+  const resolve = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS | RESOLVE_BENEATH;
+  openHow.view.setBigUint64(16, BigInt(resolve), true);
+  const fd = sys(NR.openat2, root, putPath(below), openHow.address, OPEN_HOW_SIZE);
+  closeFile(root);
+  return fd;
 }
 
 export function closeFile(fd: number): void {
@@ -130,8 +151,8 @@ export function writeAt(fd: number, bytes: Uint8Array, offset: number): number {
  * A small file of /proc in one read, as Latin-1; undefined if there is none. Node's readFileSync takes four times as long,
  * and clients start processes by the hundred.
  */
-export function readText(name: string): string | undefined {
-  const fd = openPath(name, O_RDONLY);
+export function readText(name: string, directory = AT_FDCWD): string | undefined {
+  const fd = openPath(name, O_RDONLY, directory);
   if (fd < 0) return undefined;
   const got = sys(NR.read, fd, transfer.address, TRANSFER);
   closeFile(fd);

@@ -4,6 +4,9 @@
  * /proc/PID/map_files, an ordinary one a descriptor that the client still holds), else through the memory of a
  * process that maps them.
  *
+ * Bytes are written only by a right that a client has itself: a shared mapping that can be written, or an fd that is open
+ * for writing. Files that are passed by an fd without it are backings of their own, which DMA cannot write.
+ *
  * Identity must last as long as the engine uses the object: it is found again through a weak reference, and while we hold a
  * descriptor the inode number cannot come to mean another file.
  */
@@ -17,11 +20,11 @@ import {
   identifyFile,
   identifyPath,
   identity,
-  openPath,
   readAt,
   writeAt,
 } from '../../os/files.ts';
 import { allocate } from '../../os/arena.ts';
+import { heldAccess, holdLink, openSame, reopen } from '../../os/entry.ts';
 import { sys } from '../../os/libc.ts';
 import { O_RDONLY, O_RDWR } from '../../os/numbers.ts';
 import type { Mapping } from '../../os/process.ts';
@@ -38,6 +41,15 @@ const TMPFS_MAGIC = 0x01021994;
 const HUGETLBFS_MAGIC = 0x958458f6;
 const SWEEP_ABOVE = 64;
 
+/** What is known of a file when a backing is made of it. */
+type FileTraits = {
+  readonly name: string;
+  readonly unit: number;
+  readonly readOnly?: boolean;
+};
+
+type HeldFile = FileTraits & { readonly device: number; readonly inode: number };
+
 /** Where a process shows a part of the file. */
 type MappingSite = { readonly space: ClientSpace; readonly mapping: Mapping };
 
@@ -49,6 +61,8 @@ const abandoned = new FinalizationRegistry<{ fd: number }>((held) => {
 export class SharedMemory implements Backing {
   readonly name: string;
   readonly unit: number;
+  /** passed by an fd that is not open for writing */
+  readonly readOnly: boolean;
   /** by process and start of the mapping, as last seen */
   readonly sights = new Map<ClientSpace, Map<number, Mapping>>();
   readonly #held = { fd: -1 };
@@ -56,9 +70,10 @@ export class SharedMemory implements Backing {
   #inMemory = false;
   #store: PreservedPages | undefined;
 
-  constructor(name: string, unit: number) {
+  constructor({ name, unit, readOnly = false }: FileTraits) {
     this.name = name;
     this.unit = unit;
+    this.readOnly = readOnly;
     abandoned.register(this, this.#held);
   }
 
@@ -100,6 +115,9 @@ export class SharedMemory implements Backing {
 
   write(offset: number, bytes: Uint8Array): void {
     forgetReadAhead();
+    if (this.readOnly) {
+      throw new Errno('EFAULT', `${this.name} was not passed with the right to write it`);
+    }
     if (this.held && writeAt(this.#held.fd, bytes, offset) === bytes.length) return;
     const sight = this.#sight(offset, bytes.length);
     if (sight?.space.writeLive(addressIn(sight, offset), bytes) === true) return;
@@ -165,7 +183,8 @@ function addressIn({ mapping }: MappingSite, offset: number): number {
   return mapping.start + (offset - mapping.offset);
 }
 
-const keyOf = (device: number, inode: number): string => `${device}:${inode}`;
+const keyOf = (device: number, inode: number, readOnly = false): string =>
+  `${device}:${inode}${readOnly ? ' read-only' : ''}`;
 
 /** All shared memory of a run. */
 export class SharedMemories {
@@ -198,7 +217,7 @@ export class SharedMemories {
         `page at 0x${(page * PAGE_BYTES).toString(16)} is memory of a device (${mapping.name()}): it cannot be pinned`,
       );
     }
-    const backing = this.#backing(mapping.device, mapping.inode, () => ({
+    const backing = this.#backing(keyOf(mapping.device, mapping.inode), () => ({
       name: nameOf(mapping.name()),
       unit: mapping.pageSize / PAGE_BYTES,
     }));
@@ -218,22 +237,31 @@ export class SharedMemories {
     return { backing, page: inFile, count };
   }
 
-  /** A file that a client passes by number. */
-  file(directory: number, number: number): FileMemory {
-    if (identifyPath(String(number), directory) < 0) {
-      throw new Errno('EBADF', `fd ${number} is not open`);
+  /**
+   * A file that a client passes by fd.
+   * @param directory open /proc/TID/fd of the client
+   */
+  file(directory: number, fd: number): FileMemory {
+    const held = holdLink(String(fd), directory);
+    if (held < 0) throw notOpen(fd);
+    try {
+      return this.#heldFile(held, directory, fd);
+    } finally {
+      closeFile(held);
     }
+  }
+
+  #heldFile(held: number, directory: number, fd: number): FileMemory {
+    const access = heldAccess(held, directory, fd);
+    if (access < 0) throw notOpen(fd);
+    identifyFile(held);
     const { device, inode, mode, size } = identity;
+    const name = `file number ${fd}`;
     if ((mode & S_IFMT) !== S_IFREG || this.#isOurs(device, inode)) {
-      return { backing: new SharedMemory(`fd ${number}`, 1), size: 0, pinnable: false };
+      return { backing: new SharedMemory({ name, unit: 1 }), size: 0, pinnable: false };
     }
-    const writable = openPath(String(number), O_RDWR, directory);
-    const fd = writable >= 0 ? writable : openPath(String(number), O_RDONLY, directory);
-    if (fd < 0) throw new Errno('EBADF', `fd ${number} cannot be opened: errno ${-fd}`);
-    const { pinnable, unit } = fileSystemOf(fd);
-    const backing = this.#backing(device, inode, () => ({ name: `fd ${number}`, unit }));
-    if (backing.held && (backing.writable || writable < 0)) closeFile(fd);
-    else backing.hold(fd, writable >= 0);
+    const { pinnable, unit } = fileSystemOf(held);
+    const backing = this.#fileBacking({ device, inode, name, unit }, held, access);
     return {
       backing,
       get size(): number {
@@ -241,6 +269,21 @@ export class SharedMemories {
       },
       pinnable,
     };
+  }
+
+  #fileBacking(file: HeldFile, held: number, access: number): SharedMemory {
+    const { device, inode, name, unit } = file;
+    const readOnly = access !== O_RDWR;
+    const backing = this.#backing(keyOf(device, inode, readOnly), () => ({ name, unit, readOnly }));
+    if (backing.held && (readOnly || backing.writable)) return backing;
+    const own = reopen(held, access);
+    if (own >= 0) {
+      backing.hold(own, !readOnly);
+      return backing;
+    }
+    // What somebody else opened for this user to write, who may only read it by name.
+    if (!readOnly) return this.#fileBacking(file, held, O_RDONLY);
+    throw new Errno('EBADF', `${name} cannot be opened: errno ${-own}`);
   }
 
   spaceBegan(space: ClientSpace): void {
@@ -286,17 +329,11 @@ export class SharedMemories {
     });
   }
 
-  #backing(
-    device: number,
-    inode: number,
-    fresh: () => { readonly name: string; readonly unit: number },
-  ): SharedMemory {
-    const key = keyOf(device, inode);
+  #backing(key: string, fresh: () => FileTraits): SharedMemory {
     const known = this.#byFile.get(key)?.deref();
     if (known !== undefined) return known;
     if (this.#byFile.size >= SWEEP_ABOVE) this.#sweep();
-    const { name, unit } = fresh();
-    const backing = new SharedMemory(name, unit);
+    const backing = new SharedMemory(fresh());
     this.#byFile.set(key, new WeakRef(backing));
     return backing;
   }
@@ -313,13 +350,16 @@ export class SharedMemories {
 // CAP_CHECKPOINT_RESTORE, which a process that lacks it does not get later.
 let mayOpenMappings = true;
 
-/** Finds a descriptor of a mapped file, of the strength the mapping has. */
+/**
+ * Finds a descriptor of a mapped file, of the strength the mapping has: only who has a file open for writing gets a shared
+ * mapping that can be written.
+ */
 function acquire(backing: SharedMemory, space: ClientSpace, mapping: Mapping): void {
   const flags = mapping.writable ? O_RDWR : O_RDONLY;
   const process = `/proc/${space.pid}`;
   if (mayOpenMappings) {
     const range = `${mapping.start.toString(16)}-${mapping.end.toString(16)}`;
-    const fd = openPath(`${process}/map_files/${range}`, flags);
+    const fd = openSame(`${process}/map_files/${range}`, mapping, flags);
     if (fd >= 0) {
       backing.hold(fd, mapping.writable);
       return;
@@ -340,11 +380,8 @@ function acquire(backing: SharedMemory, space: ClientSpace, mapping: Mapping): v
     identity.device === mapping.device;
   const number = numbers.find((name) => same(`${process}/fd/${name}`));
   if (number === undefined) return;
-  const own = openPath(`${process}/fd/${number}`, flags);
-  if (own < 0) return;
-  identifyFile(own);
-  if (identity.inode === mapping.inode) backing.hold(own, mapping.writable);
-  else closeFile(own);
+  const own = openSame(`${process}/fd/${number}`, mapping, flags);
+  if (own >= 0) backing.hold(own, mapping.writable);
 }
 
 /** Whether the file reaches the page, as far as its size can be asked; beyond its end a mapping has no page. */
@@ -356,6 +393,8 @@ function hasPage(backing: SharedMemory, inFile: number): boolean {
 function isReadable(space: ClientSpace, page: number): boolean {
   return space.readLive(page * PAGE_BYTES, new Uint8Array(1));
 }
+
+const notOpen = (fd: number): Errno => new Errno('EBADF', `file number ${fd} is not open`);
 
 // struct statfs
 const status = allocate(120);

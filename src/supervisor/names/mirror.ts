@@ -6,9 +6,35 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, posix } from 'node:path';
 
+import { Errno, errnoName } from '../../base/errno.ts';
 import type { Directory } from '../../kernel/kernel.ts';
+import { closeFile, identifyFile, identity, openBeneath } from '../../os/files.ts';
+import { O_PATH } from '../../os/numbers.ts';
 
+const EXDEV = 18;
+const S_IFMT = 0o170000;
+const S_IFDIR = 0o040000;
+const S_IFREG = 0o100000;
 const FILE_MODE = 0o644;
+
+/** A file or directory of the machine in the host's file system. */
+export type Mirrored = { readonly directory: string; readonly below: string };
+
+/**
+ * Takes hold of a mirrored file, without opening it: nothing outside of the mirror, and nothing whose opening could wait.
+ * @returns an fd for {@link reopen}
+ * @throws Errno EACCES for what is no file or directory of a machine, and what the host answers
+ */
+export function holdMirrored(path: string, { directory, below }: Mirrored): number {
+  const held = openBeneath(directory, below, O_PATH);
+  if (held === -EXDEV) throw new Errno('EACCES', `${path} leads out of the machine`);
+  if (held < 0) throw new Errno(errnoName(-held) ?? 'EIO', `${path} cannot be opened`);
+  identifyFile(held);
+  const type = identity.mode & S_IFMT;
+  if (type === S_IFREG || type === S_IFDIR) return held;
+  closeFile(held);
+  throw new Errno('EACCES', `${path} is neither a file nor a directory of the machine`);
+}
 
 export class Mirror {
   readonly #folders: ReadonlyMap<string, Directory>;
@@ -19,15 +45,16 @@ export class Mirror {
   }
 
   /**
-   * Where a path of the machine lies in the host's file system.
+   * Where a path of the machine lies in the host's file system: what the user plants there (symbolic links, FIFOs) is to be
+   * met with {@link holdMirrored}.
    * @param root a folder of the machine
    * @param rest components below it, perhaps with ".."
    * @returns undefined if the path leads out of the folder again
    */
-  real(root: string, rest: readonly string[]): string | undefined {
+  real(root: string, rest: readonly string[]): Mirrored | undefined {
     const below = posix.normalize(['.', ...rest].join('/'));
     if (below === '..' || below.startsWith('../')) return undefined;
-    return join(this.#make(root), below);
+    return { directory: this.#make(root), below };
   }
 
   remove(): void {

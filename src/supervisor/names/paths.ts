@@ -15,6 +15,7 @@ import { identifyPath, identity, readLink } from '../../os/files.ts';
 import { AT_FDCWD } from '../../os/numbers.ts';
 import type { Context } from '../context.ts';
 import type { OpenEntry } from '../fds/files.ts';
+import type { Mirrored } from './mirror.ts';
 import { threadStatus } from '../process-table.ts';
 
 const S_IFMT = 0o170000;
@@ -28,7 +29,7 @@ export type Found =
   /** /proc/PID/fd/N of an open file of ours, not followed or followed */
   | { readonly kind: 'file'; readonly entry: OpenEntry; readonly followed: boolean }
   /** something in a folder of ours, which is a real one elsewhere */
-  | { readonly kind: 'real'; readonly path: string; readonly real: string }
+  | { readonly kind: 'real'; readonly path: string; readonly real: Mirrored }
   /** /proc/PID/status of a process, which counts locked pages */
   | { readonly kind: 'status'; readonly path: string; readonly pid: number };
 

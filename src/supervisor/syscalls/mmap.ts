@@ -7,20 +7,15 @@ import { readdirSync } from 'node:fs';
 
 import { Errno } from '../../base/errno.ts';
 import { PAGE_BYTES } from '../../base/position.ts';
-import {
-  closeFile,
-  identifyPath,
-  identity,
-  openPath,
-  resizeFile,
-  writeAt,
-} from '../../os/files.ts';
+import { openSame } from '../../os/entry.ts';
+import { closeFile, identifyFile, identity, resizeFile, writeAt } from '../../os/files.ts';
 import { O_RDWR } from '../../os/numbers.ts';
 import { mappingsOf, type Mapping } from '../../os/process.ts';
 import type { MmapGrant } from '../../base/task.ts';
 import { beginCall } from '../call.ts';
 import { CONTINUE, type Context } from '../context.ts';
 import type { Grant, OpenEntry } from '../fds/files.ts';
+import type { ClientThread } from '../process-table.ts';
 import { callerAndFile } from './caller.ts';
 import {
   checkMapping,
@@ -63,33 +58,43 @@ export function mmap(context: Context): number {
     write: (protection & PROT_WRITE) !== 0,
     execute: (protection & PROT_EXEC) !== 0,
   });
-  context.shared.windowsShown = true;
-  if (entry.grants.some((held) => held.grant.backing === grant.backing)) {
+  const window = { offset: Number(offset), length: Number(length) };
+  try {
+    if (!entry.shown.has(grant.backing)) show(thread, { entry, fd }, grant, window);
+  } catch (error) {
     grant.release();
-    return CONTINUE;
+    throw error;
   }
-  entry.grants.push({ grant, offset: Number(offset), length: Number(length) });
-  if (entry.shown.has(grant.backing)) return CONTINUE;
   entry.shown.add(grant.backing);
-  show(entry, grant, {
-    path: `/proc/${listener.tid}/fd/${fd}`,
-    offset: Number(offset),
-    length: Math.min(Number(length), MOST),
-  });
+  context.shared.windowsShown = true;
+  if (entry.grants.some((held) => held.grant.backing === grant.backing)) grant.release();
+  else entry.grants.push({ grant, ...window });
   return CONTINUE;
 }
 
-type Window = { readonly path: string; readonly offset: number; readonly length: number };
+type Window = { readonly offset: number; readonly length: number };
 
-function show(entry: OpenEntry, grant: MmapGrant, { path, offset, length }: Window): void {
-  const fd = openPath(path, O_RDWR);
-  if (fd < 0) throw new Errno('ENOMEM', `${entry.link} cannot be shown: errno ${-fd}`);
-  const size = Math.ceil(length / PAGE_BYTES) * PAGE_BYTES;
-  const bytes = new Uint8Array(size);
-  grant.backing.read(grant.page * PAGE_BYTES, bytes);
-  if (identifyPath(path) === 0 && identity.size < offset + size) resizeFile(fd, offset + size);
-  writeAt(fd, bytes, offset);
-  closeFile(fd);
+// By the client's fd: a descriptor kept here would hide the last close. Another thread may have replaced it by any other file
+// meanwhile, which is not to be touched.
+function show(
+  { tid }: ClientThread,
+  { entry, fd }: { readonly entry: OpenEntry; readonly fd: number },
+  grant: MmapGrant,
+  { offset, length }: Window,
+): void {
+  const own = openSame(`/proc/${tid}/fd/${fd}`, entry, O_RDWR);
+  if (own < 0) {
+    throw new Errno('EBADF', `fd ${fd} is not ${entry.link} any more (errno ${-own})`);
+  }
+  try {
+    const size = Math.ceil(Math.min(length, MOST) / PAGE_BYTES) * PAGE_BYTES;
+    const bytes = new Uint8Array(size);
+    grant.backing.read(grant.page * PAGE_BYTES, bytes);
+    if (identifyFile(own) === 0 && identity.size < offset + size) resizeFile(own, offset + size);
+    writeAt(own, bytes, offset);
+  } finally {
+    closeFile(own);
+  }
 }
 
 /**

@@ -17,11 +17,13 @@ import {
   O_TRUNC,
   O_WRONLY,
 } from '../../os/numbers.ts';
-import { openPath } from '../../os/files.ts';
+import { reopen } from '../../os/entry.ts';
+import { closeFile } from '../../os/files.ts';
 import { beginCall, type Call } from '../call.ts';
 import { readPath } from '../memory/client-string.ts';
 import { CONTINUE, type Context } from '../context.ts';
 import { answerWith } from '../fds/limit.ts';
+import { holdMirrored, type Mirrored } from '../names/mirror.ts';
 import { findPath, type Found } from '../names/paths.ts';
 import { openStatus } from '../names/proc-status.ts';
 import { checkOwner, checkPermission, READ, WRITE } from '../names/permission.ts';
@@ -46,15 +48,36 @@ function accessOf(flags: number): number {
   }
 }
 
-/** Something in a folder of the machine: the file itself goes to the client, with what it asked for. */
+/** Something in a directory of the machine: the file itself goes to the client, with what it asked for. */
 function openReal(
   { listener }: Context,
-  { path, real }: { readonly path: string; readonly real: string },
+  { path, real }: Extract<Found, { kind: 'real' }>,
   flags: number,
 ): number {
-  const fd = openPath(real, flags & ~O_CLOEXEC);
+  const held = holdReal(path, real, flags);
+  // A place (O_PATH) cannot be handed over; whoever reads it gets more than Linux gives.
+  const wanted = (flags & O_PATH) === 0 ? flags & ~BY_NAME : O_RDONLY;
+  const fd = reopen(held, wanted);
+  closeFile(held);
   if (fd < 0) throw new Errno(errnoName(-fd) ?? 'EIO', `${path} cannot be opened`);
   return answerWith(listener, fd, { cloexec: (flags & O_CLOEXEC) !== 0 });
+}
+
+/** What concerns the way to a file, not the open file. */
+const BY_NAME = O_CLOEXEC | O_CREAT | O_EXCL | O_NOFOLLOW;
+
+function holdReal(path: string, real: Mirrored, flags: number): number {
+  let held: number;
+  try {
+    held = holdMirrored(path, real);
+  } catch (error) {
+    const absent = error instanceof Errno && error.code === 'ENOENT';
+    if (!absent || (flags & O_CREAT) === 0) throw error;
+    throw new Errno('EACCES', `${path}: the file system of the machine creates no files`);
+  }
+  if ((flags & O_CREAT) === 0 || (flags & O_EXCL) === 0) return held;
+  closeFile(held);
+  throw new Errno('EEXIST', `${path} exists`);
 }
 
 // Reopening /proc/PID/fd/N of a device opens the device anew; other files of ours cannot be opened by name.

@@ -1,6 +1,6 @@
 /** The stat family, access and readlink of what is ours: a memfd would show itself as a regular file. */
 import { Errno } from '../../base/errno.ts';
-import { identifyPath, identity } from '../../os/files.ts';
+import { closeFile, identifyPath, identity } from '../../os/files.ts';
 import {
   AT_EACCESS,
   AT_EMPTY_PATH,
@@ -14,7 +14,8 @@ import { beginCall, type Call } from '../call.ts';
 import { readPath } from '../memory/client-string.ts';
 import { CONTINUE, type Context } from '../context.ts';
 import type { OpenEntry } from '../fds/files.ts';
-import { findPath } from '../names/paths.ts';
+import { holdMirrored } from '../names/mirror.ts';
+import { findPath, type Found } from '../names/paths.ts';
 import { checkPermission, owner } from '../names/permission.ts';
 import { pathText } from './text.ts';
 
@@ -58,8 +59,8 @@ function fileStatus(context: Context, entry: OpenEntry): Status {
   return { device: ANON_INODE_MINOR, inode, mode: ANONYMOUS_MODE, major: 0, minor: 0, size };
 }
 
-function realStatus({ path, real }: { readonly path: string; readonly real: string }): Status {
-  if (identifyPath(real) < 0) throw new Errno('ENOENT', `${path} is not there`);
+function realStatus({ path, real }: Extract<Found, { kind: 'real' }>): Status {
+  closeFile(holdMirrored(path, real));
   const { device, inode, mode } = identity;
   return { device, inode, mode, major: 0, minor: 0 };
 }
