@@ -4,12 +4,13 @@ import test from 'node:test';
 import { Errno, type ErrnoCode } from '../base/errno.ts';
 import { bareIommu } from '../iommu/hardware/bare.ts';
 import { IommuDevice } from '../iommu/domain.ts';
-import { BusDevice, DriverCore, type Driver } from './driver-core.ts';
+import { DriverCore } from './driver-core.ts';
+import { newBusDevice, type BusDevice, type Driver } from './driver-state.ts';
 
 const IDENTITY = { vendor: 0x1234, device: 1, subvendor: 0, subdevice: 0, class: 0x010802 };
 
 function device(name: string): BusDevice {
-  return new BusDevice(name, IDENTITY, new IommuDevice({ name, ops: bareIommu() }));
+  return newBusDevice(name, IDENTITY, new IommuDevice({ name, ops: bareIommu() }));
 }
 
 function driver(name: string, given: Partial<Driver> = {}): Driver {
@@ -193,9 +194,9 @@ test("notifications come in Linux's order, and what waits for a driver comes aft
   core.bind('slow', 'a', () => {
     again.result = 'ok';
   });
-  assert.deepEqual([unbound.result, again.result, a.busy], ['waits', 'waits', true]);
+  assert.deepEqual([unbound.result, again.result, a.held], ['waits', 'waits', true]);
   letGo?.();
-  assert.deepEqual([unbound.result, again.result, a.busy], ['ok', 'ok', false]);
+  assert.deepEqual([unbound.result, again.result, a.held], ['ok', 'ok', false]);
   assert.deepEqual(heard, [
     'add',
     'bind-driver',

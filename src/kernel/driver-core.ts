@@ -1,9 +1,6 @@
 /**
- * The driver core of one bus: which driver a device has, and how that changes.
- *
- * A probe runs bus match, DMA configuration, the driver's probe; DMA configuration is where a driver that does kernel DMA is
- * refused while user space owns the group (ownership.ts), before the driver saw the device. Removing runs the driver's remove,
- * then DMA clean-up, so that ownership brackets everything a driver does.
+ * The driver core of one bus: its devices and drivers, and who is offered to whom. How one device gets and loses its driver is
+ * driver-state.ts.
  *
  * One operation at a time holds a device. A driver's remove may take until user space lets go of the device; what else is
  * asked of that device waits its turn, and everything else goes on. Hence completions: `done` is called at once, or later.
@@ -15,83 +12,24 @@
  */
 import { Errno } from '../base/errno.ts';
 import { remove } from '../base/list.ts';
-import { PAGE_BYTES } from '../base/position.ts';
-import type { IommuDevice } from '../iommu/domain.ts';
-import { unuseDefaultDomain, useDefaultDomain } from '../iommu/ownership.ts';
 import { idMatches, type DeviceIdentity, type DriverId } from '../machine/drivers.ts';
-
-/** A driver of the bus. */
-export type Driver = {
-  readonly name: string;
-  /** driver_managed_dma: the driver leaves its group's DMA alone, user space may own it */
-  readonly managedDma: boolean;
-  readonly ids: readonly DriverId[];
-  /** The ids count only for devices whose driver_override names this driver. */
-  readonly overrideOnly?: boolean;
-  /** Takes the device. Throws Errno. */
-  probe(device: BusDevice): void;
-  /** Lets the device go; calls `done` when it has, which may be later. Cannot fail. */
-  remove(device: BusDevice, done: () => void): void;
-};
+import {
+  caught,
+  hold,
+  leaveBus,
+  matches,
+  ordinaryIds,
+  probe,
+  release,
+  setOverride,
+  type BusDevice,
+  type Driver,
+  type Listener,
+  type Notification,
+  type Probed,
+} from './driver-state.ts';
 
 export type Done = (error?: Errno) => void;
-
-/** A device on the bus. */
-export class BusDevice {
-  readonly name: string;
-  readonly identity: DeviceIdentity;
-  readonly iommu: IommuDevice;
-  driver: Driver | undefined;
-  /** the driver's probe succeeded and its remove has not begun */
-  bound = false;
-  /** driver_override */
-  override: string | undefined;
-  /** Removal has begun: nothing can be bound any more. */
-  dead = false;
-  /** on the bus: found by name */
-  listed = false;
-  #held = false;
-  readonly #waiting: (() => void)[] = [];
-
-  constructor(name: string, identity: DeviceIdentity, iommu: IommuDevice) {
-    this.name = name;
-    this.identity = identity;
-    this.iommu = iommu;
-  }
-
-  /** The device lock is held: a driver is leaving and waits for user space. */
-  get busy(): boolean {
-    return this.#held;
-  }
-
-  /** Runs `action` when nobody holds the device; `action` calls the release it is given. */
-  hold(action: (release: () => void) => void): void {
-    if (this.#held) {
-      this.#waiting.push(() => {
-        this.hold(action);
-      });
-      return;
-    }
-    this.#held = true;
-    action(() => {
-      this.#held = false;
-      this.#waiting.shift()?.();
-    });
-  }
-}
-
-export type Notification =
-  | 'add'
-  | 'bind-driver'
-  | 'bound-driver'
-  | 'driver-not-bound'
-  | 'unbind-driver'
-  | 'unbound-driver'
-  | 'remove'
-  | 'removed';
-
-/** Told in Linux's order, synchronously. */
-export type Listener = (event: Notification, device: BusDevice) => void;
 
 type DynamicIds = Map<Driver, DriverId[]>;
 
@@ -117,9 +55,9 @@ export class DriverCore {
     this.#listeners.push(listener);
   }
 
-  #notify(event: Notification, device: BusDevice): void {
+  readonly #notify = (event: Notification, device: BusDevice): void => {
     for (const listener of this.#listeners) listener(event, device);
-  }
+  };
 
   device(name: string): BusDevice | undefined {
     return this.#devices.find((device) => device.name === name);
@@ -145,28 +83,23 @@ export class DriverCore {
   #offer(driver: Driver): void {
     for (const device of this.#devices) {
       if (!this.matches(driver, device)) continue;
-      device.hold((release) => {
+      hold(device, (unlock) => {
         if (device.driver === undefined) this.#tryProbe(driver, device);
-        release();
+        unlock();
       });
     }
   }
 
   /** The bus says that the driver may take the device: override, then added ids, then the driver's table. */
   matches(driver: Driver, device: BusDevice): boolean {
-    const named = device.override === driver.name;
-    if (device.override !== undefined && !named) return false;
-    const added = this.#dynamic.get(driver) ?? [];
-    if (added.some((row) => idMatches(row, device.identity))) return true;
-    if (named) return true;
-    return ordinaryIds(driver).some((row) => idMatches(row, device.identity));
+    return matches(driver, device, this.#dynamic.get(driver) ?? []);
   }
 
   /** A driver that a device has from the beginning, whatever else would match. Nothing happens if its probe fails. */
   bindAtBoot(driver: Driver, device: BusDevice): void {
-    device.hold((release) => {
+    hold(device, (unlock) => {
       if (device.driver === undefined) this.#tryProbe(driver, device);
-      release();
+      unlock();
     });
   }
 
@@ -180,9 +113,9 @@ export class DriverCore {
   /** Looks for a driver, where the bus does so by itself. */
   initialProbe(device: BusDevice): void {
     if (!this.autoprobe || device.dead) return;
-    device.hold((release) => {
+    hold(device, (unlock) => {
       if (device.driver === undefined) this.#attach(device);
-      release();
+      unlock();
     });
   }
 
@@ -200,49 +133,21 @@ export class DriverCore {
     return undefined;
   }
 
-  #tryProbe(driver: Driver, device: BusDevice): { refused?: Errno; failed?: Errno } {
+  #tryProbe(driver: Driver, device: BusDevice): Probed {
     const result = this.#probe(driver, device);
     const error = result.refused ?? result.failed;
     if (error?.code === 'EPROBE_DEFER') this.#deferred.add(device);
     return result;
   }
 
-  /** The probe itself: `refused` before the driver saw the device, `failed` by the driver. */
-  #probe(driver: Driver, device: BusDevice): { refused?: Errno; failed?: Errno } {
-    if (device.dead) {
-      return { refused: new Errno('ENODEV', `${device.name} is being removed`) };
+  #probe(driver: Driver, device: BusDevice): Probed {
+    const result = probe(driver, device, this.#notify);
+    if (result.refused === undefined && result.failed === undefined) {
+      this.#deferred.delete(device);
+      this.#notify('bound-driver', device);
+      this.#retryDeferred();
     }
-    if (device.driver !== undefined) {
-      const reason = `${device.name} is bound to ${device.driver.name} already`;
-      return { refused: new Errno('EBUSY', reason) };
-    }
-    device.driver = driver;
-    const refused = caught(() => {
-      if (!driver.managedDma) useDefaultDomain(device.iommu, driver.name);
-    });
-    if (refused !== undefined) {
-      device.driver = undefined;
-      return { refused };
-    }
-    this.#notify('bind-driver', device);
-    const failed = caught(() => {
-      driver.probe(device);
-    });
-    if (failed !== undefined) {
-      this.#notify('driver-not-bound', device);
-      this.#dmaCleanup(device, driver);
-      device.driver = undefined;
-      return { failed };
-    }
-    device.bound = true;
-    this.#deferred.delete(device);
-    this.#notify('bound-driver', device);
-    this.#retryDeferred();
-    return {};
-  }
-
-  #dmaCleanup(device: BusDevice, driver: Driver): void {
-    if (!driver.managedDma) unuseDefaultDomain(device.iommu);
+    return result;
   }
 
   // A bound driver may be what the others waited for.
@@ -270,9 +175,9 @@ export class DriverCore {
             : `driver_override of ${name} is ${device.override}`;
         throw new Errno('ENODEV', why);
       }
-      device.hold((release) => {
+      hold(device, (unlock) => {
         const { refused, failed } = this.#probe(driver, device);
-        release();
+        unlock();
         done(asBindError(refused ?? failed));
       });
     });
@@ -286,29 +191,7 @@ export class DriverCore {
         const bound = device.driver?.name ?? 'no driver';
         throw new Errno('ENODEV', `${name} is bound to ${bound}, not to ${driverName}`);
       }
-      this.#release(device, done);
-    });
-  }
-
-  #release(device: BusDevice, done: Done): void {
-    device.hold((unlock) => {
-      const finish = (): void => {
-        unlock();
-        done();
-      };
-      const { driver } = device;
-      if (driver === undefined) {
-        finish();
-        return;
-      }
-      this.#notify('unbind-driver', device);
-      device.bound = false;
-      driver.remove(device, () => {
-        this.#dmaCleanup(device, driver);
-        device.driver = undefined;
-        this.#notify('unbound-driver', device);
-        finish();
-      });
+      release(device, this.#notify, done);
     });
   }
 
@@ -320,19 +203,17 @@ export class DriverCore {
         done();
         return;
       }
-      device.hold((release) => {
+      hold(device, (unlock) => {
         const refused = device.driver === undefined ? this.#attach(device) : undefined;
-        release();
+        unlock();
         done(refused && new Errno('EINVAL', refused.message));
       });
     });
   }
 
-  /** Write to driver_override: neither binds nor unbinds. @param text as written; empty, or only a newline, clears */
+  /** Write to driver_override. EINVAL for a text as long as a page. */
   setOverride(device: BusDevice, text: string): void {
-    if (text.length >= PAGE_BYTES - 1) throw new Errno('EINVAL', 'driver_override is too long');
-    const [value = ''] = text.split(/[\0\n]/, 1);
-    device.override = value === '' ? undefined : value;
+    setOverride(device, text);
   }
 
   /** Write to DRIVER/new_id: up to seven hexadecimal numbers. EINVAL for fewer than two, and as {@link addId}. */
@@ -396,9 +277,8 @@ export class DriverCore {
   /** Takes a device off the bus: driver first, then listeners take it from its IOMMU. */
   remove(device: BusDevice, done: Done): void {
     this.#notify('remove', device);
-    this.#release(device, () => {
-      device.dead = true;
-      device.listed = false;
+    release(device, this.#notify, () => {
+      leaveBus(device);
       this.#deferred.delete(device);
       remove(this.#devices, device);
       this.#notify('removed', device);
@@ -425,22 +305,8 @@ function hexNumbers(text: string): number[] {
   return numbers;
 }
 
-function ordinaryIds(driver: Driver): readonly DriverId[] {
-  return driver.overrideOnly === true ? [] : driver.ids;
-}
-
 function asBindError(error: Errno | undefined): Errno | undefined {
   return error?.code === 'EPROBE_DEFER' ? new Errno('EAGAIN', error.message) : error;
-}
-
-function caught(action: () => void): Errno | undefined {
-  try {
-    action();
-  } catch (error) {
-    if (error instanceof Errno) return error;
-    throw error;
-  }
-  return undefined;
 }
 
 function attempt(done: Done, action: () => void): void {

@@ -11,7 +11,7 @@ import { PORT_TYPES } from '../machine/pci/capabilities.ts';
 import { HEADER_NORMAL } from '../machine/pci/config-space.ts';
 import { vfioPciOps } from '../vfio/pci/device.ts';
 import type { VfioDevice } from '../vfio/state.ts';
-import type { BusDevice, Driver } from './driver-core.ts';
+import type { BusDevice, Driver } from './driver-state.ts';
 import { VfTokens } from '../vfio/pci/vf-token.ts';
 import type { DriverDma, PciFunction, PciSystem } from './pci-system.ts';
 

@@ -19,7 +19,8 @@ import { ACS_BITS, EXT_ATS, EXT_PASID } from '../machine/pci/capabilities.ts';
 import { REGISTER } from '../machine/pci/config-space.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
 import type { Vfio } from '../vfio/vfio.ts';
-import { BusDevice, DriverCore, type Done } from './driver-core.ts';
+import { DriverCore, type Done } from './driver-core.ts';
+import { newBusDevice, type BusDevice } from './driver-state.ts';
 import { makeDriver } from './drivers.ts';
 import { LINUX_DRIVERS } from './linux-drivers.ts';
 import { resetMethods, type ResetMethod } from '../machine/pci/reset.ts';
@@ -130,7 +131,7 @@ export class PciSystem {
       subdevice: config.u16(REGISTER.SUBSYSTEM),
       class: pci.classCode,
     };
-    const device = new BusDevice(pci.name, identity, this.#iommuDevice(pci));
+    const device = newBusDevice(pci.name, identity, this.#iommuDevice(pci));
     const known: PciFunction = { pci, device, resetMethods: resetMethods(pci) };
     this.#functions.set(pci, known);
     this.#byName.set(pci.name, known);

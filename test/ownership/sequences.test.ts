@@ -5,7 +5,8 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { claimDevice } from '../../src/iommu/ownership.ts';
-import { DriverCore, BusDevice } from '../../src/kernel/driver-core.ts';
+import { DriverCore } from '../../src/kernel/driver-core.ts';
+import { newBusDevice } from '../../src/kernel/driver-state.ts';
 import { setIommu } from '../../src/vfio/container.ts';
 import { vfioView } from '../../src/vfio/iommufd.ts';
 import { newContainer } from '../../src/vfio/state.ts';
@@ -151,7 +152,7 @@ function racing(lab: OwnershipLab, during: () => void): DriverCore {
       done();
     },
   });
-  const device = new BusDevice(
+  const device = newBusDevice(
     lab.name('A'),
     { vendor: 0, device: 0, subvendor: 0, subdevice: 0, class: 0 },
     lab.iommu('A'),
