@@ -8,18 +8,11 @@
  * After drivers/iommu/iommufd/device.c.
  */
 import { Errno } from '../base/errno.ts';
-import {
-  NO_PASID,
-  attachDevicePasid,
-  attachGroupHandle,
-  detachDevicePasid,
-  detachGroupHandle,
-  replaceDevicePasid,
-  replaceGroupHandle,
-} from '../iommu/attach.ts';
+import { NO_PASID } from '../iommu/attach.ts';
 import type { Domain, IommuDevice } from '../iommu/domain.ts';
 import type { AttachHandle } from '../iommu/group.ts';
 import { claimDevice, releaseDeviceClaim } from '../iommu/ownership.ts';
+import { attachTo, detachFrom, replaceBy, type AttachmentSide } from './attachment.ts';
 import type { Context } from './context.ts';
 import { HwPagetable, HwptPaging, allocPaging, type PendingAttach } from './hw-pagetable.ts';
 import { Ioas } from './ioas.ts';
@@ -230,36 +223,38 @@ function putHwpt(context: Context, hwpt: HwPagetable): void {
   else hwpt.users--;
 }
 
-/** After iommufd_hw_pagetable_attach. */
-function attachHwpt(device: IommufdDevice, pasid: number, hwpt: HwPagetable): undefined {
-  const { group, context } = device;
-  const current = device.attachments.get(pasid);
-  if (current?.devices.has(device.id)) {
-    throw new Errno('EBUSY', `${device.iommu.name} is attached to ${String(current.hwpt)} already`);
-  }
-  if (current !== undefined && current.hwpt !== hwpt) {
-    throw new Errno(
-      'EINVAL',
-      `group ${group.group.id} of ${device.iommu.name} is attached to ${String(current.hwpt)}, all its devices must be`,
-    );
-  }
-  context.environment.faults.alloc('attachment');
-  const reserves = pasid === NO_PASID;
-  if (reserves) reserveRegions(device, hwpt);
-  try {
-    if (current === undefined) attachFirst(device, pasid, hwpt);
-  } catch (error) {
-    if (reserves) hwpt.paging.ioas.iopt.reserved.removeOwner(device.iommu);
-    throw error;
-  }
-  hwpt.users++;
-  (current ?? newAttach(device, pasid, hwpt)).devices.set(device.id, device);
-}
+/** What attaching to a HWPT takes: memory, reserved regions of its IOAS, a suitable PASID. */
+const HWPT_SIDE: AttachmentSide<IommufdDevice, HwPagetable> = {
+  admit: (device, pasid, hwpt) => {
+    device.context.environment.faults.alloc('attachment');
+    if (pasid === NO_PASID) reserveRegions(device, hwpt);
+  },
+  dismiss: ({ iommu }, pasid, hwpt) => {
+    if (pasid === NO_PASID) hwpt.paging.ioas.iopt.reserved.removeOwner(iommu);
+  },
+  admitAll: (attach, pasid, hwpt) => {
+    if (pasid === NO_PASID && attach.hwpt.paging.ioas !== hwpt.paging.ioas) {
+      reserveForAll(attach, hwpt);
+    }
+  },
+  dismissAll: (attach, pasid, unused, used) => {
+    if (pasid === NO_PASID && unused.paging.ioas !== used.paging.ioas) {
+      unreserveAll(attach, unused);
+    }
+  },
+  handle: (device, pasid, hwpt) => {
+    checkPasid(device, pasid, hwpt);
+    device.context.environment.faults.alloc('attach handle');
+    return new IommufdAttachHandle(device, hwpt);
+  },
+  forgotten: (hwpt, handle) => {
+    if (handle !== undefined) hwpt.fault?.answerAll(handle);
+  },
+};
 
-function newAttach({ attachments }: IommufdDevice, pasid: number, hwpt: HwPagetable): Attach {
-  const attach: Attach = { hwpt, devices: new Map() };
-  attachments.set(pasid, attach);
-  return attach;
+function attachHwpt(device: IommufdDevice, pasid: number, hwpt: HwPagetable): undefined {
+  attachTo(HWPT_SIDE, device, pasid, hwpt);
+  hwpt.users++;
 }
 
 function reserveRegions(device: IommufdDevice, hwpt: HwPagetable): void {
@@ -272,16 +267,6 @@ function reserveRegions(device: IommufdDevice, hwpt: HwPagetable): void {
     iopt.reserved.removeOwner(iommu);
     throw new Errno('EINVAL', `${iommu.name} offers more than one way to place its MSI window`);
   }
-}
-
-function attachFirst(device: IommufdDevice, pasid: number, hwpt: HwPagetable): void {
-  checkPasid(device, pasid, hwpt);
-  const { faults } = device.context.environment;
-  faults.alloc('attach handle');
-  const handle = new IommufdAttachHandle(device, hwpt);
-  const subgroup = device.iommu.requireGroup().subgroupOf(device.iommu);
-  if (pasid === NO_PASID) attachGroupHandle(subgroup, hwpt.domain, handle);
-  else attachDevicePasid(device.iommu, pasid, hwpt.domain, handle);
 }
 
 /** After iommufd_hwpt_pasid_compat. */
@@ -312,74 +297,23 @@ function undoAttach(device: IommufdDevice, pasid: number): void {
   if (hwpt !== undefined) hwpt.users--;
 }
 
-/** After iommufd_hw_pagetable_detach. @returns the HWPT, still with the hold of the attachment */
+/** @returns the HWPT, still with the hold of the attachment */
 function detachHwpt(device: IommufdDevice, pasid: number): HwPagetable | undefined {
-  const { attachments, iommu } = device;
-  const attach = attachments.get(pasid);
-  // A second detach of one member must not take the hold of another.
-  if (!attach?.devices.has(device.id)) return undefined;
-  attach.devices.delete(device.id);
-  if (attach.devices.size === 0) {
-    const subgroup = iommu.requireGroup().subgroupOf(iommu);
-    const handle = subgroup.pasidArray.get(pasid)?.handle;
-    if (pasid === NO_PASID) detachGroupHandle(subgroup);
-    else detachDevicePasid(iommu, pasid);
-    answerFaults(attach.hwpt, handle);
-    attachments.delete(pasid);
-  }
-  if (pasid === NO_PASID) attach.hwpt.paging.ioas.iopt.reserved.removeOwner(iommu);
-  return attach.hwpt;
+  return detachFrom(HWPT_SIDE, device, pasid);
 }
 
-function answerFaults(hwpt: HwPagetable, handle: AttachHandle | undefined): void {
-  if (handle !== undefined) hwpt.fault?.answerAll(handle);
-}
-
-/** After iommufd_device_do_replace. */
 function replaceHwpt(
   device: IommufdDevice,
   pasid: number,
   hwpt: HwPagetable,
 ): HwPagetable | undefined {
-  const { attachments, iommu } = device;
-  const attach = attachments.get(pasid);
-  if (!attach?.devices.has(device.id)) {
-    throw new Errno(
-      'EINVAL',
-      `${iommu.name} is not attached${pasid === NO_PASID ? '' : ` with PASID ${pasid}`}`,
-    );
-  }
-  const old = attach.hwpt;
-  if (old === hwpt) return undefined;
-  const moves = pasid === NO_PASID && old.paging.ioas !== hwpt.paging.ioas;
-  if (moves) reserveForAll(attach, hwpt);
-  try {
-    switchHandle(device, pasid, { old, hwpt });
-  } catch (error) {
-    if (moves) unreserveAll(attach, hwpt);
-    throw error;
-  }
-  if (moves) unreserveAll(attach, old);
-  attach.hwpt = hwpt;
+  const moved = replaceBy(HWPT_SIDE, device, pasid, hwpt);
+  if (moved === undefined) return undefined;
+  const { attachment, left } = moved;
   // The holds of all devices move; that of this device stays on the old one until the caller gives it up.
-  hwpt.users += attach.devices.size;
-  old.users -= attach.devices.size - 1;
-  return old;
-}
-
-function switchHandle(
-  device: IommufdDevice,
-  pasid: number,
-  { old, hwpt }: { readonly old: HwPagetable; readonly hwpt: HwPagetable },
-): void {
-  checkPasid(device, pasid, hwpt);
-  device.context.environment.faults.alloc('attach handle');
-  const handle = new IommufdAttachHandle(device, hwpt);
-  const subgroup = device.iommu.requireGroup().subgroupOf(device.iommu);
-  const before = subgroup.pasidArray.get(pasid)?.handle;
-  if (pasid === NO_PASID) replaceGroupHandle(subgroup, hwpt.domain, handle);
-  else replaceDevicePasid(device.iommu, pasid, hwpt.domain, handle);
-  answerFaults(old, before);
+  hwpt.users += attachment.devices.size;
+  left.users -= attachment.devices.size - 1;
+  return left;
 }
 
 function reserveForAll(attach: Attach, hwpt: HwPagetable): void {

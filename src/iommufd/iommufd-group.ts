@@ -7,13 +7,14 @@
  *
  * After struct iommufd_group and struct iommufd_attach of drivers/iommu/iommufd (device.c, iommufd_private.h).
  */
+import type { Attachment } from './attachment.ts';
 import type { Context } from './context.ts';
 import type { Subgroup, IommuGroup } from '../iommu/group.ts';
 import type { IommufdDevice } from './device.ts';
 import type { HwPagetable } from './hw-pagetable.ts';
 
 /** What one PASID of a group is attached to, and for which devices. */
-export type Attach = { hwpt: HwPagetable; readonly devices: Map<number, IommufdDevice> };
+export type Attach = Attachment<IommufdDevice, HwPagetable>;
 
 export class IommufdGroup {
   readonly context: Context;
