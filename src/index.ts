@@ -3,18 +3,22 @@
  * (docs/library.md). No supervisor, no other process, no root: calls are functions, and every one is over when it returns.
  */
 export { ERRNO, Errno, type ErrnoCode } from './base/errno.ts';
+export { UiommuError } from './base/error.ts';
+export { InputError } from './base/input-error.ts';
+export type { CallEvent, TraceValue } from './base/trace.ts';
 export type { Backing, Capability, FileMemory, MmapGrant, OpenFile, Task } from './base/task.ts';
-export { Kernel } from './kernel/kernel.ts';
+export { Kernel, type KernelEvents } from './kernel/kernel.ts';
+/** The fields of a struct by name, as the trace shows them: what a CallEvent's bytes mean. */
+export { describeCall } from './uapi/describe.ts';
 export { boot, bootMachine } from './kernel/boot.ts';
 export type { PciBootOptions as BootOptions } from './kernel/pci-machine.ts';
 export { loadMachine } from './iommu/load-machine.ts';
 /** Texts of the built-in machines, by name. */
 export { BUILTIN_MACHINES } from './machine/builtin.ts';
+export { BufferMemory, SparseBacking } from './client/buffer-memory.ts';
 export {
-  BufferMemory,
   ClientFile,
   InProcessClient,
-  SparseBacking,
   type InProcessClientOptions,
   type IoctlName,
   type IoctlStruct,

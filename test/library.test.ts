@@ -8,24 +8,36 @@ import {
   BUILTIN_MACHINES,
   Errno,
   InProcessClient,
+  InputError,
+  UiommuError,
   boot,
   bootMachine,
+  describeCall,
   loadMachine,
+  type CallEvent,
 } from '../src/index.ts';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 
-test('the example of docs/library.md is examples/library.ts', () => {
+const EXAMPLES = ['library.ts', 'library-events.ts'];
+
+test('the examples of docs/library.md are those in examples/', () => {
   const page = readFileSync(join(root, 'docs', 'library.md'), 'utf8');
-  const [, shown] = /```ts\n([^`]*?)```/.exec(page) ?? [];
-  const lines = readFileSync(join(root, 'examples', 'library.ts'), 'utf8').split('\n');
-  assert.equal(shown, lines.slice(1).join('\n'), 'all but its first line');
+  const shown = [...page.matchAll(/```ts\n([^`]*(?:`[^`]+`[^`]*)*?)```/g)].map(([, code]) => code);
+  const files = EXAMPLES.map((name) => {
+    const lines = readFileSync(join(root, 'examples', name), 'utf8').split('\n');
+    return lines.slice(1).join('\n'); // all but the first line, which is for readers of the file
+  });
+  assert.deepEqual(shown, files);
 });
 
-test('the example of docs/library.md runs', async () => {
-  const example = await import('../examples/library.ts');
-  assert.deepEqual(Object.keys(example), []);
-});
+for (const name of EXAMPLES) {
+  test(`the example ${name} of docs/library.md runs`, async () => {
+    const path = new URL(`../examples/${name.replace(/ts$/, 'js')}`, import.meta.url);
+    const example: unknown = await import(path.href);
+    assert.deepEqual(Object.keys(example as object), []);
+  });
+}
 
 test('boot says which machines there are', () => {
   assert.throws(() => boot('toaster'), /no machine "toaster"; built in are: selftest, pc$/);
@@ -92,5 +104,66 @@ test('a file says what it cannot do', () => {
       file.close();
     },
     { code: 'EBADF' },
+  );
+});
+
+test('an uncaught refusal shows the call, the reason and the line of the program, none of the engine', () => {
+  const file = new InProcessClient().open(boot('selftest'), '/dev/iommu');
+  let refusal: unknown;
+  try {
+    file.ioctl('IOMMU_DESTROY', { id: 77 });
+  } catch (error) {
+    refusal = error;
+  }
+  assert.ok(refusal instanceof Errno && refusal instanceof UiommuError);
+  assert.equal(refusal.call, 'IOMMU_DESTROY');
+  assert.equal(refusal.message, `IOMMU_DESTROY: ${refusal.reason}`);
+  const [head, first] = (refusal.stack ?? '').split('\n');
+  assert.equal(head, `Errno: IOMMU_DESTROY: ${refusal.reason}`);
+  assert.match(first ?? '', /library\.test\.[jt]s:\d+:\d+/);
+  assert.doesNotMatch(refusal.stack ?? '', /src\/iommufd|src\/client/);
+});
+
+test('a refused open shows the line of the program', () => {
+  const client = new InProcessClient();
+  assert.throws(
+    () => client.open(boot('selftest'), '/dev/toaster'),
+    (error) => error instanceof Errno && /library\.test\.[jt]s/.test(error.stack ?? ''),
+  );
+});
+
+test('without stacks a refusal is cheap and nameless', () => {
+  const file = new InProcessClient({ stacks: false }).open(boot('selftest'), '/dev/iommu');
+  assert.throws(
+    () => file.ioctl('IOMMU_DESTROY', { id: 77 }),
+    (error) => error instanceof Errno && error.message === error.reason,
+  );
+});
+
+test('kernel.on: a listener gets every call with its arguments, until it is taken away', () => {
+  const kernel = boot('selftest');
+  const client = new InProcessClient({ pid: 1234 });
+  const events: CallEvent[] = [];
+  const off = kernel.on('call', (event) => events.push(event));
+  const file = client.open(kernel, '/dev/iommu');
+  const { out_ioas_id: ioas } = file.ioctl('IOMMU_IOAS_ALLOC');
+  assert.throws(() => file.ioctl('IOMMU_DESTROY', { id: 77 }), { code: 'ENOENT' });
+  off();
+  file.ioctl('IOMMU_DESTROY', { id: ioas });
+  const [open, alloc, destroy, ...rest] = events;
+  assert.deepEqual(rest, []);
+  assert.deepEqual([open?.syscall, open?.arguments], ['openat', ['AT_FDCWD', '"/dev/iommu"']]);
+  assert.ok(alloc !== undefined && destroy !== undefined);
+  assert.deepEqual([alloc.pid, alloc.call, alloc.result], [1234, 'IOMMU_IOAS_ALLOC', 0]);
+  assert.deepEqual(describeCall(alloc).output, { out_ioas_id: ioas });
+  assert.deepEqual([destroy.result, destroy.error], [-1, 'ENOENT']);
+  assert.deepEqual(describeCall(destroy).input, { id: 77 });
+});
+
+test('wrong input is an InputError with a code, like every error of uiommu', () => {
+  assert.throws(
+    () => loadMachine('devices: 7', 'seven'),
+    (error) =>
+      error instanceof InputError && error instanceof UiommuError && error.code === 'INPUT',
   );
 });

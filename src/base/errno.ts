@@ -5,6 +5,8 @@
  * Numbers: Linux x86-64, include/uapi/asm-generic/errno-base.h and errno.h. ENOTSUPP and other internal numbers of the
  * kernel never reach a program and have no place here.
  */
+import { UiommuError } from './error.ts';
+
 export const ERRNO = {
   EPERM: 1,
   ENOENT: 2,
@@ -47,16 +49,21 @@ export const ERRNO = {
 
 export type ErrnoCode = keyof typeof ERRNO;
 
-// Refusals are part of normal operation (a fuzzer makes millions): collecting a stack costs five times the rest.
+// Refusals are part of normal operation (a fuzzer makes millions): collecting a stack costs five times the rest. Where a
+// person will read it, whoever made the call adds the stack of its caller (attributeTo).
 const NO_STACK = 0;
 
-export class Errno extends Error {
+export class Errno extends UiommuError {
   override readonly name = 'Errno';
   readonly code: ErrnoCode;
+  /** the rule that refused, the values, the culprit: what a trace shows */
+  readonly reason: string;
+  /** C name of the call that was refused, once that is known: then the message begins with it */
+  call: string | undefined;
 
   /**
    * @param code what the program sees
-   * @param reason what a person reads: the rule that refused, the values, the culprit; no period at the end
+   * @param reason what a person reads; no period at the end
    */
   constructor(code: ErrnoCode, reason: string) {
     const limit = Error.stackTraceLimit;
@@ -64,6 +71,20 @@ export class Errno extends Error {
     super(reason);
     Error.stackTraceLimit = limit;
     this.code = code;
+    this.reason = reason;
+  }
+
+  /**
+   * Names the call and gives the error the stack of whoever made it, so that an uncaught refusal shows the line of the
+   * program and none of the engine.
+   * @param from the function whose caller made the call
+   */
+  attributeTo(call: string | undefined, from: (...args: never[]) => unknown): void {
+    if (call !== undefined && this.call === undefined) {
+      this.call = call;
+      this.message = `${call}: ${this.reason}`;
+    }
+    Error.captureStackTrace(this, from);
   }
 
   /** The positive number of {@link code}. */

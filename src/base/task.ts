@@ -153,5 +153,5 @@ export type Task = {
   /** The client's table takes no further file: for calls that say so before anything else. */
   readonly tableIsFull: boolean;
   /** Where the call describes itself for the trace; absent when nobody looks. */
-  readonly record?: CallRecord;
+  readonly record?: CallRecord | undefined;
 };

@@ -3,6 +3,7 @@
  * and its struct; who runs the call adds process, result, reason and duration. Bytes are kept as they were and decoded by
  * whoever renders them (uapi/describe.ts), so that a run without a trace pays nothing.
  */
+import type { ErrnoCode } from './errno.ts';
 import type { Struct } from './struct.ts';
 
 export type CallRecord = {
@@ -14,6 +15,22 @@ export type CallRecord = {
   input?: Uint8Array;
   /** the argument as it was written back; absent if it was not */
   output?: Uint8Array;
+};
+
+/** One call of a client that had to do with an emulated file or name. */
+export type CallEvent = CallRecord & {
+  readonly pid: number;
+  readonly tid: number;
+  /** "ioctl", "openat" */
+  readonly syscall: string;
+  /** arguments that are not a struct, as they are to be read: "3</dev/iommu>", "\"/dev/iommu\"" */
+  readonly arguments: readonly string[];
+  /** what the call returned; -1 for a refusal */
+  readonly result: number;
+  /** name of the file behind the result, where that is a new fd */
+  readonly opened?: string;
+  readonly error?: ErrnoCode;
+  readonly reason?: string;
 };
 
 /** A decoded field: names for flags and enumerated values, nested structs and arrays likewise. */

@@ -2,6 +2,7 @@
  * What a subcommand of `uiommu` is. One file in commands/ each; main.ts lists them. Exit status: 0 done, 1 the answer is
  * no (not assignable, differs), 2 wrong usage or input, and for `run` the client's own.
  */
+import { UiommuError } from '../base/error.ts';
 
 export type Command = {
   readonly name: string;
@@ -14,6 +15,7 @@ export type Command = {
 };
 
 /** Wrong arguments or input, told to a person in one message: where, what was expected, what to do. Exit status 2. */
-export class UsageError extends Error {
+export class UsageError extends UiommuError {
   override readonly name = 'UsageError';
+  readonly code = 'USAGE';
 }

@@ -5,163 +5,16 @@
  *
  * Invariant: an open file is released when the last client that has it closes it.
  */
+/* eslint-disable @typescript-eslint/unbound-method -- methods are named as the place where a stack ends, never called so */
 import { Errno } from '../base/errno.ts';
-import { MAX_ADDRESS, PAGE_BYTES, hex } from '../base/position.ts';
+import { PAGE_BYTES, hex } from '../base/position.ts';
+import type { Events } from '../base/events.ts';
 import type { Fields, Static, Struct } from '../base/struct.ts';
-import type {
-  AddressSpace,
-  Backing,
-  Capability,
-  FileMemory,
-  MmapGrant,
-  OpenFile,
-  PageRun,
-  Task,
-} from '../base/task.ts';
+import type { Capability, FileMemory, MmapGrant, OpenFile, Task } from '../base/task.ts';
+import type { CallEvent, CallRecord } from '../base/trace.ts';
 import { IOMMUFD_IOCTLS } from '../uapi/ioctls.ts';
 import { VFIO_IOCTLS } from '../uapi/vfio-ioctls.ts';
-
-type Region = {
-  readonly first: number;
-  readonly last: number;
-  readonly run: PageRun;
-  readonly write: boolean;
-};
-
-/** A piece of a copy: within one page, `length` bytes from `at`, which are bytes `done` and on of the whole. */
-type Piece = {
-  readonly page: number;
-  readonly at: number;
-  readonly done: number;
-  readonly length: number;
-};
-
-/** Bytes that grow on demand, so that a test can map terabytes. */
-export class SparseBacking implements Backing {
-  readonly name: string;
-  readonly unit: number;
-  readonly #pages = new Map<number, Uint8Array>();
-
-  constructor(name: string, unit = 1) {
-    this.name = name;
-    this.unit = unit;
-  }
-
-  read(offset: number, into: Uint8Array): void {
-    for (const { page, at, done, length } of pieces(offset, into.length)) {
-      const bytes = this.#pages.get(page);
-      if (bytes === undefined) into.fill(0, done, done + length);
-      else into.set(bytes.subarray(at, at + length), done);
-    }
-  }
-
-  write(offset: number, from: Uint8Array): void {
-    for (const { page, at, done, length } of pieces(offset, from.length)) {
-      let bytes = this.#pages.get(page);
-      if (bytes === undefined) {
-        bytes = new Uint8Array(PAGE_BYTES);
-        this.#pages.set(page, bytes);
-      }
-      bytes.set(from.subarray(done, done + length), at);
-    }
-  }
-}
-
-function pieces(offset: number, length: number): Piece[] {
-  const found: Piece[] = [];
-  for (let done = 0; done < length;) {
-    const at = (offset + done) % PAGE_BYTES;
-    const part = Math.min(PAGE_BYTES - at, length - done);
-    found.push({ page: Math.floor((offset + done) / PAGE_BYTES), at, done, length: part });
-    done += part;
-  }
-  return found;
-}
-
-/** Memory of a client in this process. */
-export class BufferMemory implements AddressSpace {
-  exited = false;
-  pinnedPages = 0;
-  lockedPages = 0;
-  readonly lockedByItself = 0;
-  readonly mayShowDevices = false;
-  #regions: Region[] = [];
-
-  /** Puts pages of a backing at an address, page aligned. */
-  map(address: bigint, run: PageRun, options: { readonly readOnly?: boolean } = {}): void {
-    const first = Number(address / BigInt(PAGE_BYTES));
-    const last = first + run.count - 1;
-    this.unmap(address, run.count);
-    this.#regions.push({ first, last, run, write: options.readOnly !== true });
-  }
-
-  /** Takes whole regions away that start in the given pages. */
-  unmap(address: bigint, pages: number): void {
-    const first = Number(address / BigInt(PAGE_BYTES));
-    this.#regions = this.#regions.filter(
-      (region) => region.first < first || region.first >= first + pages,
-    );
-  }
-
-  copyIn(address: bigint, into: Uint8Array): void {
-    this.#copy({ address, length: into.length, write: false }, (run, { at, done, length }) => {
-      run.backing.read(run.page * PAGE_BYTES + at, into.subarray(done, done + length));
-    });
-  }
-
-  copyOut(address: bigint, bytes: Uint8Array): void {
-    this.#copy({ address, length: bytes.length, write: true }, (run, { at, done, length }) => {
-      run.backing.write(run.page * PAGE_BYTES + at, bytes.subarray(done, done + length));
-    });
-  }
-
-  get knownExited(): boolean {
-    return this.exited;
-  }
-
-  resolve(page: number, count: number, write: boolean): PageRun[] {
-    if (this.exited) throw new Errno('EFAULT', 'the process is gone');
-    const runs: PageRun[] = [];
-    for (let next = page; next < page + count;) {
-      const region = this.#regions.find(({ first, last }) => first <= next && next <= last);
-      if (region === undefined || (write && !region.write)) {
-        throw new Errno('EFAULT', `page ${hex(next)} is not there, or not writeable`);
-      }
-      const pages = Math.min(region.last, page + count - 1) - next + 1;
-      const { backing } = region.run;
-      runs.push({ backing, page: region.run.page + next - region.first, count: pages });
-      next += pages;
-    }
-    return runs;
-  }
-
-  /** Another address space that shows the same pages. */
-  clone(): BufferMemory {
-    const copy = new BufferMemory();
-    copy.#regions = [...this.#regions];
-    return copy;
-  }
-
-  #copy(
-    range: { readonly address: bigint; readonly length: number; readonly write: boolean },
-    act: (run: PageRun, piece: Piece) => void,
-  ): void {
-    const { address, length, write } = range;
-    if (length === 0) return;
-    if (address + BigInt(length) - 1n > MAX_ADDRESS) {
-      throw new Errno('EFAULT', `${hex(address)} wraps around`);
-    }
-    const page = Number(address / BigInt(PAGE_BYTES));
-    let at = Number(address % BigInt(PAGE_BYTES));
-    let done = 0;
-    for (const run of this.resolve(page, Math.ceil((at + length) / PAGE_BYTES), write)) {
-      const part = Math.min(run.count * PAGE_BYTES - at, length - done);
-      act(run, { page: run.page, at, done, length: part });
-      done += part;
-      at = 0;
-    }
-  }
-}
+import { BufferMemory, SparseBacking } from './buffer-memory.ts';
 
 export type InProcessClientOptions = {
   readonly pid?: number;
@@ -172,6 +25,8 @@ export type InProcessClientOptions = {
   readonly fileLimit?: number;
   /** all that there are unless given */
   readonly capabilities?: readonly Capability[];
+  /** refusals carry the stack of whoever made the call; false for programs that make millions of refused calls */
+  readonly stacks?: boolean;
 };
 
 /** Where a client keeps the structs of its calls, and where `allocate` begins. */
@@ -186,11 +41,33 @@ const ALL: readonly Capability[] = [
 ];
 
 /** An open file of ours with the number of descriptors, of whatever client, that name it. */
-type Description = { readonly file: OpenFile; references: number };
+type Description = {
+  readonly file: OpenFile;
+  /** of the machine that it was opened on */
+  readonly events: Events<CallEvents> | undefined;
+  references: number;
+};
 type Entry = Description | { readonly memory: FileMemory };
 
+/** What can be listened to: `kernel.on('call', …)`. */
+export type CallEvents = { readonly call: CallEvent };
+
 /** What has device nodes to open: a Kernel. */
-export type Opener = { open(path: string, task: Task): OpenFile };
+export type Opener = {
+  readonly events?: Events<CallEvents>;
+  open(path: string, task: Task): OpenFile;
+};
+
+/** One call, as an event tells it. */
+type Described = {
+  readonly syscall: string;
+  readonly arguments: readonly string[];
+  /** C name, where the client knows it */
+  readonly call?: string | undefined;
+};
+
+/** A public function, whose caller is where a refusal is shown to come from. */
+type Caller = (...args: never[]) => unknown;
 
 const IOCTLS = { ...IOMMUFD_IOCTLS, ...VFIO_IOCTLS };
 export type Ioctls = typeof IOCTLS;
@@ -207,7 +84,11 @@ export class InProcessClient implements Task {
   readonly limits: { memlock: number };
   /** RLIMIT_NOFILE; a program may change it */
   fileLimit: number;
+  /** the call under way, while somebody listens */
+  record: CallRecord | undefined;
+  readonly #stacks: boolean;
   readonly #capabilities: readonly Capability[];
+  #events: Events<CallEvents> | undefined;
   readonly #files = new Map<number, Entry>();
   #nextFd = 3;
   #nextAddress = ALLOCATIONS;
@@ -220,6 +101,7 @@ export class InProcessClient implements Task {
     this.limits = { memlock: options.memlockLimit ?? Infinity };
     this.fileLimit = options.fileLimit ?? Infinity;
     this.#capabilities = options.capabilities ?? ALL;
+    this.#stacks = options.stacks ?? true;
     this.memory = memory;
     const backing = new SparseBacking('arguments of a client');
     this.memory.map(ARGUMENTS, { backing, page: 0, count: ARGUMENT_PAGES });
@@ -250,7 +132,7 @@ export class InProcessClient implements Task {
       throw new Errno('EMFILE', `${this.#files.size} files are open (RLIMIT_NOFILE)`);
     }
     const fd = this.#nextFd++;
-    this.#files.set(fd, { file, references: 1 });
+    this.#files.set(fd, { file, events: this.#events, references: 1 });
     return fd;
   }
 
@@ -289,6 +171,7 @@ export class InProcessClient implements Task {
       memlockLimit: limits.memlock,
       fileLimit,
       capabilities: this.#capabilities,
+      stacks: this.#stacks,
     };
     const child = new InProcessClient(options, this.memory.clone());
     for (const [fd, entry] of this.#files) {
@@ -328,7 +211,47 @@ export class InProcessClient implements Task {
 
   /** Opens a device node of a machine; ENOENT. */
   open(kernel: Opener, path: string): ClientFile {
-    return new ClientFile(this, this.install(kernel.open(path, this)));
+    const described = { syscall: 'openat', arguments: ['AT_FDCWD', JSON.stringify(path)] };
+    const open = (): number => this.install(kernel.open(path, this));
+    return new ClientFile(this, this.perform(kernel.events, described, open, this.open));
+  }
+
+  /**
+   * Makes one call: tells it to listeners, and gives a refusal the name of the call and the stack of its maker.
+   * @param caller the public function that a program called
+   */
+  perform(
+    events: Events<CallEvents> | undefined,
+    described: Described,
+    act: () => number,
+    caller: Caller,
+  ): number {
+    const listened = events?.wanted('call') === true;
+    this.#events = events;
+    this.record = listened ? {} : undefined;
+    try {
+      const result = act();
+      if (listened) this.#tell(events, described, { result });
+      return result;
+    } catch (error) {
+      if (!(error instanceof Errno)) throw error;
+      const { code, reason } = error;
+      if (listened) this.#tell(events, described, { result: -1, error: code, reason });
+      if (this.#stacks) error.attributeTo(this.record?.call ?? described.call, caller);
+      throw error;
+    } finally {
+      this.record = undefined;
+      this.#events = undefined;
+    }
+  }
+
+  #tell(
+    events: Events<CallEvents> | undefined,
+    { syscall, arguments: args }: Described,
+    outcome: Pick<CallEvent, 'result' | 'error' | 'reason'>,
+  ): void {
+    const { pid, tid } = this;
+    events?.emit('call', { ...this.record, pid, tid, syscall, arguments: args, ...outcome });
   }
 
   /**
@@ -337,28 +260,53 @@ export class InProcessClient implements Task {
    */
   call<F extends Fields>(
     fd: number,
-    ioctl: { readonly number: number; readonly struct: Struct<F> },
+    ioctl: { readonly number: number; readonly struct: Struct<F>; readonly name?: string },
     given: Partial<Static<Struct<F>>>,
+    caller: Caller = this.call,
   ): Static<Struct<F>> & { readonly result: number } {
-    const { struct, number } = ioctl;
+    const { struct, number, name } = ioctl;
     const bytes = new Uint8Array(struct.size);
     struct.encode(struct.make(given), bytes);
     this.memory.copyOut(ARGUMENTS, bytes);
-    const result = this.ioctl(fd, number, ARGUMENTS);
+    const result = this.ioctl(fd, number, ARGUMENTS, { call: name, caller });
     this.memory.copyIn(ARGUMENTS, bytes);
     return { ...struct.decode(bytes), result };
   }
 
   /** Makes an ioctl with any argument; EBADF, ENOTTY, and what it answers. */
-  ioctl(fd: number, command: number, argument: bigint): number {
-    const file = this.file(fd);
-    if (file?.ioctl === undefined) throw new Errno('ENOTTY', `file ${fd} takes no ioctl`);
-    return file.ioctl(this, command, argument);
+  ioctl(
+    fd: number,
+    command: number,
+    argument: bigint,
+    {
+      call,
+      caller = this.ioctl,
+    }: { readonly call?: string | undefined; readonly caller?: Caller } = {},
+  ): number {
+    const described = { syscall: 'ioctl', arguments: [this.#shown(fd)], call };
+    const act = (): number => {
+      const file = this.file(fd);
+      if (file?.ioctl === undefined) throw new Errno('ENOTTY', `fd ${fd} takes no ioctl`);
+      return file.ioctl(this, command, argument);
+    };
+    return this.perform(this.eventsOf(fd), described, act, caller);
+  }
+
+  /** The listeners of the machine behind a fd. */
+  eventsOf(fd: number): Events<CallEvents> | undefined {
+    const entry = this.#files.get(fd);
+    return entry !== undefined && 'file' in entry ? entry.events : undefined;
+  }
+
+  // As in the trace of `uiommu run`.
+  #shown(fd: number): string {
+    const entry = this.#files.get(fd);
+    return entry !== undefined && 'file' in entry ? `${fd}<${entry.file.name}>` : String(fd);
   }
 
   #entry(fd: number): Entry {
     const entry = this.#files.get(fd);
-    if (entry === undefined) throw new Errno('EBADF', `file descriptor ${fd} is not open`);
+    if (entry === undefined) throw new Errno('EBADF', `fd ${fd} is not open`);
     return entry;
   }
 }
@@ -388,38 +336,39 @@ export class ClientFile {
     // One row of the table: its struct is the one that the name stands for.
     const struct = row.struct as Struct;
     if (!('argument' in row) || row.argument === 'address') {
-      const answer = this.client.call(this.fd, { number, struct }, given);
+      const answer = this.client.call(this.fd, { name, number, struct }, given, this.ioctl);
       return answer as IoctlStruct<N> & { readonly result: number };
     }
     const value = struct.make(given);
     const [argument = 0n] = Object.values(value);
-    const result = this.client.ioctl(this.fd, number, BigInt(argument as number | bigint));
+    const made = { call: name, caller: this.ioctl };
+    const result = this.client.ioctl(this.fd, number, BigInt(argument as number | bigint), made);
     return { ...value, result } as IoctlStruct<N> & { readonly result: number };
   }
 
   /** @returns at most `count` bytes; EINVAL for a file that cannot be read */
   read(count: number, offset = 0): Uint8Array {
-    const file = this.#file();
-    if (file.read === undefined) throw new Errno('EINVAL', `${file.name} cannot be read`);
-    if (offset !== 0 && file.positioned !== true) {
-      throw new Errno('ESPIPE', `${file.name} cannot be read at an offset`);
-    }
     const bytes = new Uint8Array(count);
     const put = (at: number, part: Uint8Array): void => {
       bytes.set(part, at);
     };
-    return bytes.slice(0, file.read(this.client, { length: count, put }, offset));
+    const act = (file: OpenFile): number => {
+      if (file.read === undefined) throw new Errno('EINVAL', `${file.name} cannot be read`);
+      refuseOffset(file, offset);
+      return file.read(this.client, { length: count, put }, offset);
+    };
+    return bytes.slice(0, this.#perform('read', act, this.read));
   }
 
   /** @returns how many bytes were taken; EINVAL for a file that cannot be written */
   write(bytes: Uint8Array, offset = 0): number {
-    const file = this.#file();
-    if (file.write === undefined) throw new Errno('EINVAL', `${file.name} cannot be written`);
-    if (offset !== 0 && file.positioned !== true) {
-      throw new Errno('ESPIPE', `${file.name} cannot be written at an offset`);
-    }
     const take = (at: number, count: number): Uint8Array => bytes.slice(at, at + count);
-    return file.write(this.client, { length: bytes.length, take }, offset);
+    const act = (file: OpenFile): number => {
+      if (file.write === undefined) throw new Errno('EINVAL', `${file.name} cannot be written`);
+      refuseOffset(file, offset);
+      return file.write(this.client, { length: bytes.length, take }, offset);
+    };
+    return this.#perform('write', act, this.write);
   }
 
   /** Whether poll would say POLLIN. */
@@ -429,10 +378,23 @@ export class ClientFile {
 
   /** Maps a window of the file, shared and writeable. @returns what it shows; ENODEV, EINVAL, ENXIO */
   mmap(offset: bigint, length: bigint): MmapGrant {
+    let grant: MmapGrant | undefined;
+    const act = (file: OpenFile): number => {
+      if (file.mmap === undefined) throw new Errno('ENODEV', `${file.name} cannot be mapped`);
+      const request = { offset, length, shared: true, write: true, execute: false };
+      grant = file.mmap(this.client, request);
+      return 0;
+    };
+    this.#perform('mmap', act, this.mmap);
+    if (grant === undefined) throw new Error(`a mapping of fd ${this.fd} came without its memory`);
+    return grant;
+  }
+
+  #perform(syscall: string, act: (file: OpenFile) => number, caller: Caller): number {
+    const { client, fd } = this;
     const file = this.#file();
-    if (file.mmap === undefined) throw new Errno('ENODEV', `${file.name} cannot be mapped`);
-    const request = { offset, length, shared: true, write: true, execute: false };
-    return file.mmap(this.client, request);
+    const described = { syscall, arguments: [`${fd}<${file.name}>`], call: syscall };
+    return client.perform(client.eventsOf(fd), described, () => act(file), caller);
   }
 
   close(): void {
@@ -443,5 +405,11 @@ export class ClientFile {
     const file = this.client.file(this.fd);
     if (file === undefined) throw new Error(`file ${this.fd} is a file of the host`);
     return file;
+  }
+}
+
+function refuseOffset(file: OpenFile, offset: number): void {
+  if (offset !== 0 && file.positioned !== true) {
+    throw new Errno('ESPIPE', `${file.name} has no positions (offset ${offset})`);
   }
 }

@@ -5,6 +5,7 @@
  * Addresses and lengths are in bytes; IOVAs are bigint.
  */
 import { errnoName } from '../base/errno.ts';
+import { UiommuError } from '../base/error.ts';
 import type { Fields, Static, Struct } from '../base/struct.ts';
 import { Arena, type Block } from '../os/arena.ts';
 import { closeFile, openPath } from '../os/files.ts';
@@ -18,7 +19,7 @@ import {
 } from '../uapi/iommufd.ts';
 
 /** A call that the kernel refused. */
-export class CallError extends Error {
+export class CallError extends UiommuError {
   override readonly name = 'CallError';
   /** "EINVAL", or the number where it has no name */
   readonly code: string;

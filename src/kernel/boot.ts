@@ -1,4 +1,5 @@
 /** Booting a machine, whatever its kind. */
+import { InputError } from '../base/input-error.ts';
 import { loadMachine } from '../iommu/load-machine.ts';
 import { BUILTIN_MACHINES } from '../machine/builtin.ts';
 import type { Machine } from '../machine/machine.ts';
@@ -11,10 +12,10 @@ export function bootMachine(machine: Machine, options: PciBootOptions = {}): Ker
   return machine.kind === 'selftest' ? bootSelftest(options) : bootPci(machine, options);
 }
 
-/** Boots a built-in machine, for programs that use the engine as a library; RangeError if there is none of that name. */
+/** Boots a built-in machine, for programs that use the engine as a library; InputError if there is none of that name. */
 export function boot(name: string, options: PciBootOptions = {}): Kernel {
   const text = Object.hasOwn(BUILTIN_MACHINES, name) ? BUILTIN_MACHINES[name] : undefined;
   if (text !== undefined) return bootMachine(loadMachine(text, name), options);
   const names = Object.keys(BUILTIN_MACHINES).join(', ');
-  throw new RangeError(`there is no machine "${name}"; built in are: ${names}`);
+  throw new InputError(`there is no machine "${name}"; built in are: ${names}`);
 }

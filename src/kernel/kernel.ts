@@ -3,7 +3,9 @@
  * supervisor serves it to real processes, tests and programs in this process call it directly.
  */
 import { Errno } from '../base/errno.ts';
+import { Events } from '../base/events.ts';
 import type { Backing, OpenFile, Task } from '../base/task.ts';
+import type { CallEvent } from '../base/trace.ts';
 import { FAIL_NTH, type TaskFaults } from './fail-nth.ts';
 
 /** A character device in the tree of names, or with `regular` a file that the kernel makes up as it is read. */
@@ -37,6 +39,12 @@ export type PinnedMemory = {
   forget(backing: Backing): void;
 };
 
+/** What can be listened to, by name. */
+export type KernelEvents = {
+  /** a call of a client has ended */
+  readonly call: CallEvent;
+};
+
 export type KernelParts = {
   /** device nodes by absolute path */
   readonly nodes: ReadonlyMap<string, DeviceNode>;
@@ -54,6 +62,8 @@ export class Kernel implements Namespace {
   readonly folders: ReadonlyMap<string, Directory>;
   readonly basenames: ReadonlySet<string>;
   readonly memory: PinnedMemory;
+  /** where whoever makes calls reports them */
+  readonly events = new Events<KernelEvents>();
   readonly #parts: KernelParts;
 
   constructor(parts: KernelParts) {
@@ -64,6 +74,14 @@ export class Kernel implements Namespace {
     this.folders = parts.folders ?? new Map();
     const paths = [...nodes.keys(), ...this.folders.keys(), ...(parts.faults ? [FAIL_NTH] : [])];
     this.basenames = new Set(paths.map((path) => path.slice(path.lastIndexOf('/') + 1)));
+  }
+
+  /** Listens to an event, such as every call of a client. @returns takes the listener away again */
+  on<K extends keyof KernelEvents>(
+    kind: K,
+    listener: (event: KernelEvents[K]) => void,
+  ): () => void {
+    return this.events.on(kind, listener);
   }
 
   lookup(path: string): DeviceNode | undefined {

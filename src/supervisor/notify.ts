@@ -11,7 +11,7 @@ import { isThreadOf } from '../os/process.ts';
 import type { Listener } from '../os/seccomp.ts';
 import { beginCall } from './call.ts';
 import { CONTINUE, type Context } from './context.ts';
-import type { CallEvent, Observer } from './trace/observer.ts';
+import type { TimedCall, Observer } from './trace/observer.ts';
 import { SYSCALLS, type Syscall } from './syscalls/table.ts';
 
 const PATIENCE = 2; // milliseconds
@@ -152,7 +152,7 @@ export class NotifyLoop {
   ): void {
     const { call, arguments: args, opened } = this.#context.current;
     if (this.#observer === undefined || call === undefined) return;
-    const event: CallEvent = {
+    const event: TimedCall = {
       ...call.record,
       pid: call.pid,
       tid: call.tid,

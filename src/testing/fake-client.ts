@@ -1,6 +1,3 @@
 /** The client in this process under the names that tests use. */
-export {
-  BufferMemory as FakeAddressSpace,
-  InProcessClient as FakeClient,
-  SparseBacking,
-} from '../client/in-process.ts';
+export { BufferMemory as FakeAddressSpace, SparseBacking } from '../client/buffer-memory.ts';
+export { InProcessClient as FakeClient } from '../client/in-process.ts';

@@ -7,7 +7,8 @@
  */
 import { Errno } from '../base/errno.ts';
 import type { FieldType, Struct, Union } from '../base/struct.ts';
-import { InProcessClient, SparseBacking } from '../client/in-process.ts';
+import { SparseBacking } from '../client/buffer-memory.ts';
+import { InProcessClient } from '../client/in-process.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
 import { IOMMUFD_IOCTLS, type IoctlSpec } from '../uapi/ioctls.ts';
 import * as mock from '../uapi/iommufd-test.ts';
@@ -168,7 +169,7 @@ export class Hostile {
     const options = free
       ? { uid: 0 }
       : { uid: 1000 + random.below(2), capabilities: [], memlockLimit: 128 * PAGE_SIZE };
-    const process = new InProcessClient({ pid: this.#nextPid++, ...options });
+    const process = new InProcessClient({ pid: this.#nextPid++, stacks: false, ...options });
     this.#furnish(process);
     this.#lab.clients.push(process);
     this.#open(process);

@@ -138,7 +138,7 @@ export class OwnershipLab {
       return 'ok';
     } catch (error) {
       if (!(error instanceof Errno)) throw error;
-      this.reason = error.message;
+      this.reason = error.reason;
       return error.code;
     }
   }

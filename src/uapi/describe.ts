@@ -4,7 +4,7 @@
  */
 import type { ArrayType, Fields, FieldType, Meaning, Static, Struct } from '../base/struct.ts';
 import { Union } from '../base/struct.ts';
-import type { TraceValue } from '../base/trace.ts';
+import type { CallRecord, TraceValue } from '../base/trace.ts';
 import { TEST_OPS } from './iommufd-test.ts';
 
 export type Direction = 'input' | 'output';
@@ -130,4 +130,38 @@ function valueText(value: TraceValue): string {
   return typeof value === 'object'
     ? fieldsText(value as Readonly<Record<string, TraceValue>>)
     : String(value);
+}
+
+/** Decoded argument before and after a call; what the call did not change is left out of the latter. */
+export type Decoded = {
+  readonly input?: Readonly<Record<string, TraceValue>>;
+  readonly output?: Readonly<Record<string, TraceValue>>;
+};
+
+/** Decodes the bytes that a call left. */
+export function describeCall({ struct, input, output }: CallRecord): Decoded {
+  if (struct === undefined || input === undefined) return {};
+  // The client may have given less than the struct has: what is missing counts as 0.
+  const whole = (bytes: Uint8Array): Uint8Array => {
+    const padded = new Uint8Array(Math.max(struct.size, bytes.length));
+    padded.set(bytes);
+    return padded;
+  };
+  const given = describe(struct, struct.decode(whole(input)), 'input');
+  // What the kernel fills in says nothing before the call.
+  const before = Object.fromEntries(
+    Object.entries(given).filter(([field]) => !field.startsWith('out_')),
+  );
+  if (output === undefined) return { input: before };
+  const after = describe(struct, struct.decode(whole(output)), 'output');
+  const changed = Object.entries(after).filter(
+    ([field, value]) => field.startsWith('out_') || valueKey(value) !== valueKey(before[field]),
+  );
+  return { input: before, output: Object.fromEntries(changed) };
+}
+
+function valueKey(value: TraceValue | undefined): string {
+  return JSON.stringify(value, (_, each: unknown) =>
+    typeof each === 'bigint' ? `${each}n` : each,
+  );
 }

@@ -3,7 +3,7 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 
 import type { Kernel } from '../../kernel/kernel.ts';
 import type { Launcher } from '../../supervisor/launch.ts';
-import type { CallEvent, Observer } from '../../supervisor/trace/observer.ts';
+import type { TimedCall, Observer } from '../../supervisor/trace/observer.ts';
 import type { RunOptions, RunResult } from '../../supervisor/supervisor.ts';
 import { UsageError, type Command } from '../command.ts';
 
@@ -149,15 +149,15 @@ const STDERR = 2;
 /** Writes events as they happen. */
 class TraceWriter implements Observer {
   readonly #fd: number;
-  readonly #line: (event: CallEvent, withPid: boolean) => string;
+  readonly #line: (event: TimedCall, withPid: boolean) => string;
   readonly #pids = new Set<number>();
 
-  constructor(fd: number, line: (event: CallEvent, withPid: boolean) => string) {
+  constructor(fd: number, line: (event: TimedCall, withPid: boolean) => string) {
     this.#fd = fd;
     this.#line = line;
   }
 
-  call(event: CallEvent): void {
+  call(event: TimedCall): void {
     this.#pids.add(event.pid);
     writeAll(this.#fd, `${this.#line(event, this.#pids.size > 1)}\n`);
   }

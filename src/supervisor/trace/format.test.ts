@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 
 import { IOMMUFD_IOCTLS } from '../../uapi/ioctls.ts';
-import type { CallEvent } from './observer.ts';
+import type { TimedCall } from './observer.ts';
 import { eventJson, eventText } from './format.ts';
 
 const { struct } = IOMMUFD_IOCTLS.IOMMU_IOAS_MAP;
@@ -14,7 +14,7 @@ function bytesOf(iova: bigint, length = 0x1000n): Uint8Array {
   return bytes;
 }
 
-const event: CallEvent = {
+const event: TimedCall = {
   pid: 12,
   tid: 13,
   syscall: 'ioctl',
@@ -35,7 +35,7 @@ test('eventText shows the argument and what the call changed in it', () => {
 });
 
 test('eventText of a refusal has the number, the words of strerror and the reason', () => {
-  const refused: CallEvent = { ...event, result: -1, error: 'EINVAL', reason: 'length 0' };
+  const refused: TimedCall = { ...event, result: -1, error: 'EINVAL', reason: 'length 0' };
   assert.match(
     eventText(refused, true),
     /^\[pid 12\] ioctl\(.*\) = -1 EINVAL \(Invalid argument\): length 0 <12µs>$/,
@@ -43,7 +43,7 @@ test('eventText of a refusal has the number, the words of strerror and the reaso
 });
 
 test('eventText of an open names the new file', () => {
-  const opened: CallEvent = {
+  const opened: TimedCall = {
     pid: 1,
     tid: 1,
     syscall: 'openat',

@@ -1,8 +1,7 @@
 /** Calls as text, one line each the way strace prints them, and as JSON lines: two renderings of the same events. */
 import type { ErrnoCode } from '../../base/errno.ts';
-import type { TraceValue } from '../../base/trace.ts';
-import { describe, fieldsText } from '../../uapi/describe.ts';
-import type { CallEvent } from './observer.ts';
+import { describeCall, fieldsText } from '../../uapi/describe.ts';
+import type { TimedCall } from './observer.ts';
 
 // The words of strerror(3).
 const MEANING: Partial<Record<ErrnoCode, string>> = {
@@ -46,44 +45,10 @@ const MEANING: Partial<Record<ErrnoCode, string>> = {
 // Calls whose value is a file number.
 const OPENS = new Set(['open', 'openat', 'openat2', 'creat', 'dup', 'fcntl']);
 
-/** Decoded argument before and after a call; what the call did not change is left out of the latter. */
-export type Decoded = {
-  readonly input?: Readonly<Record<string, TraceValue>>;
-  readonly output?: Readonly<Record<string, TraceValue>>;
-};
-
-/** Decodes the bytes that a call left. */
-export function decodeArgument({ struct, input, output }: CallEvent): Decoded {
-  if (struct === undefined || input === undefined) return {};
-  // The client may have given less than the struct has: what is missing counts as 0.
-  const whole = (bytes: Uint8Array): Uint8Array => {
-    const padded = new Uint8Array(Math.max(struct.size, bytes.length));
-    padded.set(bytes);
-    return padded;
-  };
-  const given = describe(struct, struct.decode(whole(input)), 'input');
-  // What the kernel fills in says nothing before the call.
-  const before = Object.fromEntries(
-    Object.entries(given).filter(([field]) => !field.startsWith('out_')),
-  );
-  if (output === undefined) return { input: before };
-  const after = describe(struct, struct.decode(whole(output)), 'output');
-  const changed = Object.entries(after).filter(
-    ([field, value]) => field.startsWith('out_') || valueKey(value) !== valueKey(before[field]),
-  );
-  return { input: before, output: Object.fromEntries(changed) };
-}
-
-function valueKey(value: TraceValue | undefined): string {
-  return JSON.stringify(value, (_, each: unknown) =>
-    typeof each === 'bigint' ? `${each}n` : each,
-  );
-}
-
-function argumentText(event: CallEvent): string {
+function argumentText(event: TimedCall): string {
   const parts = [...event.arguments];
   if (event.call !== undefined) parts.push(event.call);
-  const { input, output } = decodeArgument(event);
+  const { input, output } = describeCall(event);
   if (input !== undefined) {
     const changes =
       output === undefined || Object.keys(output).length === 0 ? '' : ` => ${fieldsText(output)}`;
@@ -92,7 +57,7 @@ function argumentText(event: CallEvent): string {
   return parts.join(', ');
 }
 
-function resultText({ error, reason, result, syscall, opened }: CallEvent): string {
+function resultText({ error, reason, result, syscall, opened }: TimedCall): string {
   if (error !== undefined) return `-1 ${error} (${MEANING[error] ?? error}): ${reason ?? ''}`;
   return OPENS.has(syscall) && opened !== undefined ? `${result}<${opened}>` : String(result);
 }
@@ -101,7 +66,7 @@ function resultText({ error, reason, result, syscall, opened }: CallEvent): stri
  * One call as one line without its end.
  * @param withPid puts the process in front, for runs with more than one
  */
-export function eventText(event: CallEvent, withPid: boolean): string {
+export function eventText(event: TimedCall, withPid: boolean): string {
   const pid = withPid ? `[pid ${event.pid}] ` : '';
   const duration = `<${Math.round(event.microseconds)}µs>`;
   return `${pid}${event.syscall}(${argumentText(event)}) = ${resultText(event)} ${duration}`;
@@ -114,7 +79,7 @@ function jsonValue(_key: string, value: unknown): unknown {
 }
 
 /** One call as one JSON object without the end of line. */
-export function eventJson(event: CallEvent): string {
+export function eventJson(event: TimedCall): string {
   const { pid, tid, syscall, call, struct, result, error, reason, microseconds } = event;
   return JSON.stringify(
     {
@@ -124,7 +89,7 @@ export function eventJson(event: CallEvent): string {
       call,
       arguments: event.arguments,
       struct: struct?.name,
-      ...decodeArgument(event),
+      ...describeCall(event),
       result,
       error,
       reason,

@@ -1,5 +1,5 @@
 /** What a run amounted to, for people who have not read the trace: calls by kind, refusals with their reasons, leftovers. */
-import type { CallEvent, Observer } from './observer.ts';
+import type { TimedCall, Observer } from './observer.ts';
 
 const MOST_REFUSALS = 10;
 
@@ -13,7 +13,7 @@ export class Summary implements Observer {
   #opened = 0;
   #released = 0;
 
-  call(event: CallEvent): void {
+  call(event: TimedCall): void {
     this.#processes.add(event.pid);
     const name = event.call ?? event.syscall;
     this.#calls.set(name, (this.#calls.get(name) ?? 0) + 1);

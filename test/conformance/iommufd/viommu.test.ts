@@ -3,7 +3,8 @@
  * Beyond the kernel's tests: the order of the checks in hw_pagetable.c and viommu.c, events that are lost (eventq.c).
  */
 import assert from 'node:assert/strict';
-import { ClientFile, SparseBacking } from '../../../src/client/in-process.ts';
+import { SparseBacking } from '../../../src/client/buffer-memory.ts';
+import { ClientFile } from '../../../src/client/in-process.ts';
 import {
   APERTURE,
   PAGE,
