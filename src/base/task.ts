@@ -6,6 +6,7 @@
  * space, the pages of one file, a buffer of ours). A page of memory has one identity, (backing, page number in it), however
  * often and from wherever it is mapped. Copying follows copy_from_user and copy_to_user: EFAULT, never a partial answer.
  */
+import type { Start } from './answer-later.ts';
 import type { CallRecord } from './trace.ts';
 
 /** A closed set: the capabilities that this part of Linux asks for. */
@@ -152,6 +153,13 @@ export type Task = {
   install(file: OpenFile, options: { readonly cloexec: boolean }): number;
   /** The client's table takes no further file: for calls that say so before anything else. */
   readonly tableIsFull: boolean;
+  /**
+   * Begins an operation whose outcome may come later; last thing that the call does, which returns what this returns.
+   * @param why what it would wait for, for people: "unbinding 0000:01:00.0 waits for its last close"
+   * @returns the value if the operation ended at once, PENDING otherwise (base/answer-later.ts)
+   * @throws Errno its refusal; EAGAIN where nothing more can wait
+   */
+  answerLater(why: string, start: Start): number;
   /** Where the call describes itself for the trace; absent when nobody looks. */
   readonly record?: CallRecord | undefined;
 };

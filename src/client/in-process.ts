@@ -6,6 +6,7 @@
  * Invariant: an open file is released when the last client that has it closes it.
  */
 /* eslint-disable @typescript-eslint/unbound-method -- methods are named as the place where a stack ends, never called so */
+import { answerAtOnce, type Start } from '../base/answer-later.ts';
 import { Errno } from '../base/errno.ts';
 import { PAGE_BYTES, hex } from '../base/position.ts';
 import type { Events } from '../base/events.ts';
@@ -124,6 +125,10 @@ export class InProcessClient implements Task {
 
   get tableIsFull(): boolean {
     return this.#files.size >= this.fileLimit;
+  }
+
+  answerLater(why: string, start: Start): number {
+    return answerAtOnce(why, start);
   }
 
   install(file: OpenFile): number {

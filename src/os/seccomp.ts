@@ -80,7 +80,13 @@ export type FileOptions = {
   readonly at?: number | undefined;
 };
 
-/** Receives calls and answers them, one at a time: everything here is about the call received last. */
+/** A call, while its caller waits: low and high half of its ID. */
+export type CallId = { readonly low: number; readonly high: number };
+
+/**
+ * Receives calls and answers them, one at a time: everything here is about the call received last, save what takes a
+ * {@link CallId}.
+ */
 export class Listener {
   readonly fd: number;
   tid = 0;
@@ -89,6 +95,7 @@ export class Listener {
   companionReady = false;
   readonly #request = allocate(80);
   readonly #response = allocate(24);
+  readonly #parked = allocate(24);
   readonly #addfd = allocate(24);
   readonly #pollfd = allocate(16);
   readonly #requestWords = new Uint32Array(
@@ -177,6 +184,36 @@ export class Listener {
   /** Answers with a positive errno. */
   fail(errno: number): boolean {
     return this.#send(-1, -errno, 0);
+  }
+
+  /** The call received last, to be answered when others have been received after it. */
+  get callId(): CallId {
+    return { low: this.#requestWords[0] ?? 0, high: this.#requestWords[1] ?? 0 };
+  }
+
+  /** The caller still waits for its answer. */
+  waits(call: CallId): boolean {
+    this.#putParked(call);
+    return sys3(NR.ioctl, this.fd, NOTIF_ID_VALID, this.#parked.address) === 0;
+  }
+
+  /**
+   * Answers a call that need not be the one received last.
+   * @param result its value, or the negative errno
+   * @returns false if the caller is gone
+   */
+  answerParked(call: CallId, result: number): boolean {
+    this.#putParked(call);
+    const { view } = this.#parked;
+    view.setBigInt64(8, BigInt(Math.max(result, -1)), true);
+    view.setInt32(16, Math.min(result, 0), true);
+    view.setUint32(20, 0, true);
+    return sys3(NR.ioctl, this.fd, NOTIF_SEND, this.#parked.address) === 0;
+  }
+
+  #putParked({ low, high }: CallId): void {
+    this.#parked.view.setUint32(0, low, true);
+    this.#parked.view.setUint32(4, high, true);
   }
 
   /** Lets the kernel run the call. */

@@ -1,4 +1,5 @@
 /** The calling thread during one call, as the engine sees it (base/task.ts), over a real thread. */
+import type { Start } from '../base/answer-later.ts';
 import { Errno } from '../base/errno.ts';
 import type { Capability, FileMemory, OpenFile, ResourceLimits, Task } from '../base/task.ts';
 import type { CallRecord } from '../base/trace.ts';
@@ -107,6 +108,10 @@ export class Call implements Task {
 
   install(file: OpenFile, options: { readonly cloexec: boolean }): number {
     return this.hand(file, undefined, { ...options, flags: file.flags ?? O_RDWR });
+  }
+
+  answerLater(why: string, start: Start): number {
+    return this.#context.pending.begin(why, start);
   }
 
   get tableIsFull(): boolean {

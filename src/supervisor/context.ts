@@ -6,10 +6,12 @@ import type { Call } from './call.ts';
 import type { FileTable, OpenEntry } from './fds/files.ts';
 import type { FdCache } from './fds/fd-cache.ts';
 import type { SharedMemories } from './memory/shared.ts';
+import type { PendingCalls } from './pending.ts';
 import type { ClientThread, ProcessTable } from './process-table.ts';
 
 export type Context = {
   readonly listener: Listener;
+  readonly pending: PendingCalls;
   readonly files: FileTable;
   readonly processes: ProcessTable;
   readonly fdCache: FdCache;
@@ -38,7 +40,7 @@ export type Current = {
 export const CONTINUE = -1001;
 /**
  * Handles the call that the listener has received last.
- * @returns the value of the call, or {@link CONTINUE}
+ * @returns the value of the call, {@link CONTINUE}, or PENDING (base/answer-later.ts)
  * @throws Errno for a refusal
  */
 export type SyscallHandler = (context: Context) => number;

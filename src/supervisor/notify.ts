@@ -1,17 +1,19 @@
 /**
  * The loop that receives calls and answers them: the only asynchronous place. One call is handled from its arrival to its
- * answer without a pause, so the engine never sees two at a time.
+ * answer without a pause, so the engine never sees two at a time; one that begins an operation that ends later is parked
+ * (pending.ts), and the next one is handled.
  *
  * The event loop wakes us for the first call; while calls keep coming we wait for the next one ourselves, a moment each time,
  * because going back to the event loop costs as much as a third of a call.
  */
+import { PENDING, type Outcome } from '../base/answer-later.ts';
 import { Errno } from '../base/errno.ts';
 import { watchReadable, type Watch } from '../os/libc.ts';
 import { isThreadOf } from '../os/process.ts';
 import type { Listener } from '../os/seccomp.ts';
 import { beginCall } from './call.ts';
 import { CONTINUE, type Context } from './context.ts';
-import type { TimedCall, Observer } from './trace/observer.ts';
+import type { Observer } from './trace/observer.ts';
 import { SYSCALLS, type Syscall } from './syscalls/table.ts';
 
 const PATIENCE = 2; // milliseconds
@@ -117,23 +119,51 @@ export class NotifyLoop {
     const { current } = this.#context;
     const begin = current.observed ? process.hrtime.bigint() : 0n;
     forget(current);
-    let result = CONTINUE;
-    let refusal: Errno | undefined;
+    let outcome: Outcome;
     try {
-      result = syscall.handle(this.#context);
+      outcome = syscall.handle(this.#context);
+      if (outcome === PENDING) this.#park(syscall, begin);
     } catch (error) {
       if (!(error instanceof Errno)) {
         this.#end.broken(error, current.call?.record?.call ?? syscall.name);
         return;
       }
-      refusal = error;
+      outcome = error;
     }
     current.call?.end();
-    if (refusal !== undefined) listener.fail(refusal.number);
-    else if (result === CONTINUE) listener.proceed();
-    else listener.answer(result);
-    if (refusal !== undefined && current.observed) this.#recognise();
-    if (current.call !== undefined) this.#tell(syscall, { result, refusal, begin });
+    if (outcome === PENDING) return;
+    this.#answer(outcome);
+    this.#observe(syscall, begin)?.(outcome);
+  }
+
+  #answer(outcome: Outcome): void {
+    const listener = this.#listener;
+    if (outcome instanceof Errno) {
+      listener.fail(outcome.number);
+      if (this.#context.current.observed) this.#recognise();
+    } else if (outcome === CONTINUE) listener.proceed();
+    else listener.answer(outcome);
+  }
+
+  // The description of the call is kept: others are handled before it ends.
+  #park(syscall: Syscall, begin: bigint): void {
+    const { call, arguments: args } = this.#context.current;
+    const ended = this.#observe(syscall, begin);
+    this.#context.pending.park(
+      (outcome, delivered) => ended?.(outcome, !delivered),
+      (why) => {
+        if (call === undefined) return;
+        const { record, pid, tid } = call;
+        this.#observer?.waiting({
+          ...record,
+          pid,
+          tid,
+          syscall: syscall.name,
+          arguments: args,
+          why,
+        });
+      },
+    );
   }
 
   // A path may be refused before anything else is known of the call.
@@ -146,23 +176,32 @@ export class NotifyLoop {
     }
   }
 
-  #tell(
+  /**
+   * Describes the call that is being handled, now or later.
+   * @param begin when it arrived
+   * @returns passes it on with its outcome; undefined where it is not observed
+   */
+  #observe(
     { name }: Syscall,
-    { result, refusal, begin }: { result: number; refusal: Errno | undefined; begin: bigint },
-  ): void {
+    begin: bigint,
+  ): ((outcome: Outcome, callerGone?: boolean) => void) | undefined {
     const { call, arguments: args, opened } = this.#context.current;
-    if (this.#observer === undefined || call === undefined) return;
-    const event: TimedCall = {
-      ...call.record,
-      pid: call.pid,
-      tid: call.tid,
-      syscall: name,
-      arguments: args,
-      result: refusal === undefined ? result : -1,
-      ...(opened === undefined || refusal !== undefined ? {} : { opened }),
-      ...(refusal === undefined ? {} : { error: refusal.code, reason: refusal.message }),
-      microseconds: Number(process.hrtime.bigint() - begin) / 1000,
+    const observer = this.#observer;
+    if (observer === undefined || call === undefined) return undefined;
+    return (outcome, callerGone = false) => {
+      const refusal = outcome instanceof Errno ? outcome : undefined;
+      observer.call({
+        ...call.record,
+        pid: call.pid,
+        tid: call.tid,
+        syscall: name,
+        arguments: args,
+        result: outcome instanceof Errno ? -1 : outcome,
+        ...(opened === undefined || refusal !== undefined ? {} : { opened }),
+        ...(refusal === undefined ? {} : { error: refusal.code, reason: refusal.message }),
+        microseconds: Number(process.hrtime.bigint() - begin) / 1000,
+        ...(callerGone ? { callerGone } : {}),
+      });
     };
-    this.#observer.call(event);
   }
 }

@@ -3,46 +3,22 @@
  * tables. Each test is one program (test/programs/client.ts) that makes its calls in a process of its own.
  */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test, { type TestContext } from 'node:test';
-import { compiled } from '../../test/programs/support.ts';
+import { compiled, stubRun, type StubOutcome } from '../../test/programs/support.ts';
 
 const programs = join(dirname(fileURLToPath(import.meta.url)), '..', '..', 'test', 'programs');
-const PATIENCE = 60_000; // milliseconds
 const NOBODY = 65534;
 const ENOTTY = -25;
 const EFAULT = -14;
 const EBADF = -9;
 const TMPFS_MAGIC = 0x01021994;
 
-type Outcome = { status: number | null; lines: string[]; stderr: string };
-
-function client(args: readonly string[], uid?: number): Promise<Outcome> {
-  return program([process.execPath, join(programs, 'client.js'), ...args], uid);
-}
-
-function program(argv: readonly string[], uid?: number): Promise<Outcome> {
-  const child = spawn(process.execPath, [join(programs, 'stub-run.js'), ...argv], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    cwd: '/',
-    timeout: PATIENCE,
-    killSignal: 'SIGKILL',
-    ...(uid === undefined ? {} : { uid, gid: uid }),
-  });
-  const output = { stdout: '', stderr: '' };
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (output.stdout += text));
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (output.stderr += text));
-  return new Promise((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', (status) => {
-      const lines = output.stdout.split('\n').filter((line) => line !== '');
-      resolve({ status, lines, stderr: output.stderr });
-    });
-  });
+function client(args: readonly string[], uid?: number): Promise<StubOutcome> {
+  return stubRun([process.execPath, join(programs, 'client.js'), ...args], uid);
 }
 
 /** Runs a case that must end well, with nothing left behind, and print these lines. */
@@ -86,7 +62,7 @@ test('ioctl: a client killed inside a call leaves nothing behind', () =>
 test('ioctl: what has the id of a client killed inside a call is not written to', async (t) => {
   const binary = compiled(t, 'recycled');
   if (binary === undefined) return;
-  const { status, lines, stderr } = await program([binary]);
+  const { status, lines, stderr } = await stubRun([binary]);
   if (lines[0] === 'unavailable') {
     t.skip('an id cannot be chosen here');
     return;
@@ -135,7 +111,7 @@ test("memory: shared pages that a child pinned are its parent's when it has gone
   // Root reaches the pages by map_files; an ordinary user only through the processes that map them.
   for (const uid of process.getuid?.() === 0 ? [undefined, NOBODY] : [undefined]) {
     const expected = { status: 0, lines: ['0 0 11 0 22'], stderr: '' };
-    assert.deepEqual(await program([binary], uid), expected);
+    assert.deepEqual(await stubRun([binary], uid), expected);
   }
 });
 

@@ -21,6 +21,7 @@ import type { Launcher } from './launch.ts';
 import { LaunchError } from './launch.ts';
 import { NotifyLoop } from './notify.ts';
 import type { Observer } from './trace/observer.ts';
+import { PendingCalls } from './pending.ts';
 import { ProcessTable, threadStatus } from './process-table.ts';
 import { SharedMemories } from './memory/shared.ts';
 import { Mirror } from './names/mirror.ts';
@@ -152,6 +153,7 @@ export class Supervisor {
     };
     const context: Context = {
       listener,
+      pending: new PendingCalls(listener),
       files,
       processes,
       fdCache: new FdCache(processes),

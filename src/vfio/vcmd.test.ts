@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
+import { answerAtOnce } from '../base/answer-later.ts';
 import { Errno } from '../base/errno.ts';
 import type { OpenFile, Task } from '../base/task.ts';
 import type { CallRecord } from '../base/trace.ts';
@@ -30,6 +31,7 @@ function trace(
     capable: () => true,
     file: (fd) => client.file(fd),
     fileMemory: (fd) => client.fileMemory(fd),
+    answerLater: answerAtOnce,
     install: (made) => client.install(made),
   };
   try {

@@ -2,6 +2,7 @@
  * A device for tests of the supervisor alone: its ioctls do one thing with the client's memory or files each. All take a
  * struct of four 64-bit words.
  */
+import type { Outcome } from '../../src/base/answer-later.ts';
 import { Errno } from '../../src/base/errno.ts';
 import type {
   Backing,
@@ -16,6 +17,7 @@ import { Kernel } from '../../src/kernel/kernel.ts';
 export const STUB_PATH = '/dev/uiommu-stub';
 
 const PAGE = 4096n;
+const EBUSY = 16;
 
 /** Numbers of the ioctls: type ';', no size. */
 export const STUB = {
@@ -43,15 +45,32 @@ export const STUB = {
   CRASH: 0x3b0b,
   /** words[0] = pid of the caller as the engine sees it, words[1] = tid, words[2] = uid, words[3] = capabilities asked for */
   WHO: 0x3b0c,
+  /** is answered later: by ANSWER if words[0] is 0, with 5 when a file of the device is closed if it is 1 */
+  WAIT: 0x3b0d,
+  /** gives the value words[0], or the negative errno, to whoever waits longest */
+  ANSWER: 0x3b0e,
+  /** words[0] = number of calls that wait */
+  WAITING: 0x3b0f,
 } as const;
 
 type Words = [bigint, bigint, bigint, bigint];
+
+/** A byte with which a write to a stream waits for ANSWER. */
+const WAITING_BYTE = 0xff;
+const CLOSED = 5;
+
+type Wait = { readonly forClose: boolean; readonly answer: (outcome: Outcome) => void };
 
 class Stream implements OpenFile {
   readonly name = 'stub-stream';
   onReadable?: () => void;
   readonly written: number[] = [];
+  readonly #stub: Stub;
   #bytes: number[] = [];
+
+  constructor(stub: Stub) {
+    this.#stub = stub;
+  }
 
   push(byte: number): void {
     this.#bytes.push(byte);
@@ -69,9 +88,11 @@ class Stream implements OpenFile {
     return taken.length;
   }
 
-  write(_task: Task, buffer: WriteBuffer): number {
+  write(task: Task, buffer: WriteBuffer): number {
+    const bytes = buffer.take(0, buffer.length);
+    if (bytes[0] === WAITING_BYTE) return this.#stub.wait(task, false);
     // What is written can be read back, plus one.
-    for (const byte of buffer.take(0, buffer.length)) this.push(byte + 1);
+    for (const byte of bytes) this.push(byte + 1);
     return buffer.length;
   }
 
@@ -84,6 +105,7 @@ class Stream implements OpenFile {
 class Stub {
   readonly pins: PageRun[][] = [];
   streams: Stream[] = [];
+  #waits: Wait[] = [];
 
   readonly operations: Readonly<Record<number, (words: Words, task: Task) => void>> = {
     [STUB.ECHO]: (words) => {
@@ -116,7 +138,7 @@ class Stub {
       words[1] = BigInt(this.pins[Number(words[0])]?.length ?? 0);
     },
     [STUB.STREAM]: (words, task) => {
-      const stream = new Stream();
+      const stream = new Stream(this);
       words[1] = BigInt(task.install(stream, { cloexec: true }));
       this.streams.push(stream);
     },
@@ -138,7 +160,30 @@ class Stub {
       words[2] = BigInt(task.uid);
       words[3] = task.capable('CAP_SYS_ADMIN') ? 1n : 0n;
     },
+    [STUB.ANSWER]: (words) => {
+      const given = Number(BigInt.asIntN(64, words[0]));
+      const outcome = given === -EBUSY ? new Errno('EBUSY', 'the stub refuses later') : given;
+      this.#waits.shift()?.answer(outcome);
+    },
+    [STUB.WAITING]: (words) => {
+      words[0] = BigInt(this.#waits.length);
+    },
   };
+
+  /** A call that is answered later. */
+  wait(task: Task, forClose: boolean): number {
+    const what = forClose ? 'a file of the device to be closed' : 'ANSWER';
+    return task.answerLater(`waits for ${what}`, (answer) => {
+      this.#waits.push({ forClose, answer });
+    });
+  }
+
+  /** A file of the device has been closed. */
+  closed(): void {
+    const over = this.#waits.filter(({ forClose }) => forClose);
+    this.#waits = this.#waits.filter(({ forClose }) => !forClose);
+    for (const { answer } of over) answer(CLOSED);
+  }
 
   #pin(runs: PageRun[]): bigint {
     return BigInt(this.pins.push(runs) - 1);
@@ -165,12 +210,13 @@ class StubFile implements OpenFile {
   }
 
   ioctl(task: Task, command: number, argument: bigint): number {
-    const operation = this.#stub.operations[command];
-    if (operation === undefined) throw new Errno('ENOTTY', `no ioctl 0x${command.toString(16)}`);
     const bytes = new Uint8Array(32);
     task.memory.copyIn(argument, bytes);
     const view = new DataView(bytes.buffer);
     const words = [0, 8, 16, 24].map((at) => view.getBigUint64(at, true)) as Words;
+    if (command === STUB.WAIT) return this.#stub.wait(task, words[0] !== 0n);
+    const operation = this.#stub.operations[command];
+    if (operation === undefined) throw new Errno('ENOTTY', `no ioctl 0x${command.toString(16)}`);
     operation(words, task);
     words.forEach((word, i) => {
       view.setBigUint64(8 * i, word, true);
@@ -179,8 +225,9 @@ class StubFile implements OpenFile {
     return 0;
   }
 
+  // Pins are kept: other processes look at them.
   release(): void {
-    // pins are kept: other processes look at them
+    this.#stub.closed();
   }
 }
 

@@ -93,3 +93,27 @@ export function compiled(
   if (status !== 0) throw new Error(`gcc failed on ${source}: ${stderr}`);
   return program;
 }
+
+export type StubOutcome = { status: number | null; lines: string[]; stderr: string };
+
+/** Runs a program under the supervisor alone, on a machine with nothing but the stub device (stub-device.ts). */
+export function stubRun(argv: readonly string[], uid?: number): Promise<StubOutcome> {
+  const run = join(dirname(fileURLToPath(import.meta.url)), 'stub-run.js');
+  const child = spawn(process.execPath, [run, ...argv], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    cwd: '/',
+    timeout: PATIENCE,
+    killSignal: 'SIGKILL',
+    ...(uid === undefined ? {} : { uid, gid: uid }),
+  });
+  const output = { stdout: '', stderr: '' };
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (output.stdout += text));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (output.stderr += text));
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (status) => {
+      const lines = output.stdout.split('\n').filter((line) => line !== '');
+      resolve({ status, lines, stderr: output.stderr });
+    });
+  });
+}

@@ -3,7 +3,7 @@ import { closeSync, openSync, writeSync } from 'node:fs';
 
 import type { Kernel } from '../../kernel/kernel.ts';
 import type { Launcher } from '../../supervisor/launch.ts';
-import type { TimedCall, Observer } from '../../supervisor/trace/observer.ts';
+import type { Observer, TimedCall, WaitingCall } from '../../supervisor/trace/observer.ts';
 import type { RunOptions, RunResult } from '../../supervisor/supervisor.ts';
 import { UsageError, type Command } from '../command.ts';
 
@@ -146,20 +146,34 @@ function writeAll(fd: number, text: string): void {
 
 const STDERR = 2;
 
+/** How events become lines, without their ends. */
+type Rendering = {
+  readonly call: (event: TimedCall, withPid: boolean) => string;
+  readonly waiting: (event: WaitingCall, withPid: boolean) => string;
+};
+
 /** Writes events as they happen. */
 class TraceWriter implements Observer {
   readonly #fd: number;
-  readonly #line: (event: TimedCall, withPid: boolean) => string;
+  readonly #rendering: Rendering;
   readonly #pids = new Set<number>();
 
-  constructor(fd: number, line: (event: TimedCall, withPid: boolean) => string) {
+  constructor(fd: number, rendering: Rendering) {
     this.#fd = fd;
-    this.#line = line;
+    this.#rendering = rendering;
   }
 
   call(event: TimedCall): void {
-    this.#pids.add(event.pid);
-    writeAll(this.#fd, `${this.#line(event, this.#pids.size > 1)}\n`);
+    writeAll(this.#fd, `${this.#rendering.call(event, this.#severalPids(event))}\n`);
+  }
+
+  waiting(event: WaitingCall): void {
+    writeAll(this.#fd, `${this.#rendering.waiting(event, this.#severalPids(event))}\n`);
+  }
+
+  #severalPids({ pid }: { readonly pid: number }): boolean {
+    this.#pids.add(pid);
+    return this.#pids.size > 1;
   }
 
   released(): void {
@@ -173,6 +187,9 @@ function both(observers: readonly Observer[]): Observer | undefined {
   return {
     call: (event) => {
       for (const observer of observers) observer.call(event);
+    },
+    waiting: (event) => {
+      for (const observer of observers) observer.waiting(event);
     },
     released: (name) => {
       for (const observer of observers) observer.released(name);
@@ -223,7 +240,11 @@ async function runOn(launcher: Launcher, options: Options): Promise<number> {
   if (options.trace !== undefined) {
     const format = await import('../../supervisor/trace/format.ts');
     traceFile = openTrace(options.trace);
-    observers.push(new TraceWriter(traceFile, options.json ? format.eventJson : format.eventText));
+    const { eventJson, eventText, waitingJson, waitingText } = format;
+    const rendering = options.json
+      ? { call: eventJson, waiting: waitingJson }
+      : { call: eventText, waiting: waitingText };
+    observers.push(new TraceWriter(traceFile, rendering));
   }
   const summary = options.summary
     ? new (await import('../../supervisor/trace/summary.ts')).Summary()

@@ -1,4 +1,5 @@
 /** read, write and their kin on files whose data we make; dup of such files, which must stay at numbers that are seen. */
+import { PENDING } from '../../base/answer-later.ts';
 import { Errno } from '../../base/errno.ts';
 import { hex, USER_END } from '../../base/position.ts';
 import { NR } from '../../os/numbers.ts';
@@ -133,6 +134,8 @@ function transferAll(context: Context, entry: OpenEntry, call: Call): number {
     if (i > 0 && piece.length === 0) continue;
     try {
       const moved = transfer(piece, position + done);
+      // Only a call that has moved nothing yet can wait: one answer is all it gets.
+      if (moved === PENDING) return done === 0 ? PENDING : done;
       done += moved;
       if (moved !== piece.length) break;
     } catch (error) {

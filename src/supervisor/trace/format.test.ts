@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 
 import { IOMMUFD_IOCTLS } from '../../uapi/ioctls.ts';
-import type { TimedCall } from './observer.ts';
-import { eventJson, eventText } from './format.ts';
+import type { TimedCall, WaitingCall } from './observer.ts';
+import { eventJson, eventText, waitingJson, waitingText } from './format.ts';
 
 const { struct } = IOMMUFD_IOCTLS.IOMMU_IOAS_MAP;
 
@@ -66,4 +66,35 @@ test('eventJson is one line that parses, with numbers a double cannot hold as st
   assert.equal(parsed['result'], 0);
   assert.equal(parsed['microseconds'], 12.3);
   assert.deepEqual((parsed['input'] as Record<string, unknown>)['ioas_id'], 1);
+});
+
+const waiting: WaitingCall = {
+  pid: 1,
+  tid: 2,
+  syscall: 'write',
+  arguments: ['1000</sys/bus/pci/drivers/vfio-pci/unbind>', '12'],
+  why: '0000:01:00.0 is in use',
+};
+
+test('waitingText shows a call without a result, and what it waits for', () => {
+  assert.equal(
+    waitingText(waiting, true),
+    '[pid 1] write(1000</sys/bus/pci/drivers/vfio-pci/unbind>, 12) = ? <unfinished: 0000:01:00.0 is in use>',
+  );
+});
+
+test('waitingJson has no result', () => {
+  const parsed = JSON.parse(waitingJson(waiting)) as Record<string, unknown>;
+  assert.deepEqual(parsed, {
+    pid: 1,
+    tid: 2,
+    syscall: 'write',
+    arguments: waiting.arguments,
+    waitsFor: '0000:01:00.0 is in use',
+  });
+});
+
+test('eventText says that the caller of a call answered later has ended', () => {
+  const gone = eventText({ ...event, callerGone: true }, false);
+  assert.match(gone, /= 0 <12µs> \(its caller had ended\)$/);
 });

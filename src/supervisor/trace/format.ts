@@ -1,7 +1,7 @@
 /** Calls as text, one line each the way strace prints them, and as JSON lines: two renderings of the same events. */
 import type { ErrnoCode } from '../../base/errno.ts';
 import { describeCall, fieldsText } from '../../uapi/describe.ts';
-import type { TimedCall } from './observer.ts';
+import type { TimedCall, WaitingCall } from './observer.ts';
 
 // The words of strerror(3).
 const MEANING: Partial<Record<ErrnoCode, string>> = {
@@ -45,7 +45,7 @@ const MEANING: Partial<Record<ErrnoCode, string>> = {
 // Calls whose value is a file number.
 const OPENS = new Set(['open', 'openat', 'openat2', 'creat', 'dup', 'fcntl']);
 
-function argumentText(event: TimedCall): string {
+function argumentText(event: TimedCall | WaitingCall): string {
   const parts = [...event.arguments];
   if (event.call !== undefined) parts.push(event.call);
   const { input, output } = describeCall(event);
@@ -69,7 +69,14 @@ function resultText({ error, reason, result, syscall, opened }: TimedCall): stri
 export function eventText(event: TimedCall, withPid: boolean): string {
   const pid = withPid ? `[pid ${event.pid}] ` : '';
   const duration = `<${Math.round(event.microseconds)}µs>`;
-  return `${pid}${event.syscall}(${argumentText(event)}) = ${resultText(event)} ${duration}`;
+  const gone = event.callerGone === true ? ' (its caller had ended)' : '';
+  return `${pid}${event.syscall}(${argumentText(event)}) = ${resultText(event)} ${duration}${gone}`;
+}
+
+/** A call whose answer comes later as one line without its end, as {@link eventText} shows it then. */
+export function waitingText(event: WaitingCall, withPid: boolean): string {
+  const pid = withPid ? `[pid ${event.pid}] ` : '';
+  return `${pid}${event.syscall}(${argumentText(event)}) = ? <unfinished: ${event.why}>`;
 }
 
 // 64-bit numbers that a double cannot hold are written as decimal strings.
@@ -78,23 +85,28 @@ function jsonValue(_key: string, value: unknown): unknown {
   return value >= -(2n ** 53n) && value <= 2n ** 53n ? Number(value) : value.toString();
 }
 
+function described(event: TimedCall | WaitingCall): Record<string, unknown> {
+  const { pid, tid, syscall, call, struct } = event;
+  return {
+    pid,
+    tid,
+    syscall,
+    call,
+    arguments: event.arguments,
+    struct: struct?.name,
+    ...describeCall(event),
+  };
+}
+
 /** One call as one JSON object without the end of line. */
 export function eventJson(event: TimedCall): string {
-  const { pid, tid, syscall, call, struct, result, error, reason, microseconds } = event;
-  return JSON.stringify(
-    {
-      pid,
-      tid,
-      syscall,
-      call,
-      arguments: event.arguments,
-      struct: struct?.name,
-      ...describeCall(event),
-      result,
-      error,
-      reason,
-      microseconds: Math.round(microseconds * 10) / 10,
-    },
-    jsonValue,
-  );
+  const { result, error, reason, microseconds, callerGone } = event;
+  const rounded = Math.round(microseconds * 10) / 10;
+  const outcome = { result, error, reason, microseconds: rounded, callerGone };
+  return JSON.stringify({ ...described(event), ...outcome }, jsonValue);
+}
+
+/** A call whose answer comes later as one JSON object: it has `waitsFor` in place of a result. */
+export function waitingJson(event: WaitingCall): string {
+  return JSON.stringify({ ...described(event), waitsFor: event.why }, jsonValue);
 }

@@ -25,6 +25,10 @@ export class Summary implements Observer {
     this.#refusals.set(text, refusal);
   }
 
+  waiting(): void {
+    // it is counted when it is answered
+  }
+
   released(): void {
     this.#released++;
   }
