@@ -168,7 +168,8 @@ export class IommuGroup {
   /** The subgroup of a member; its absence is a bug of the caller. */
   subgroupOf(device: IommuDevice): Subgroup {
     const subgroup = this.subgroups.find(({ members }) => members.includes(device));
-    if (subgroup === undefined) throw new Error(`${device.name} is no member of group ${this.id}`);
+    if (subgroup === undefined)
+      throw new Error(`${device.name} is not a member of group ${this.id}`);
     return subgroup;
   }
 
@@ -294,7 +295,7 @@ function freeDomains(group: IommuGroup): void {
 /** For reasons: who holds the group. */
 export function ownerName(group: IommuGroup): string {
   if (group.owner !== undefined) return group.owner.name;
-  return group.ownerCount > 0 ? 'kernel drivers' : 'nobody';
+  return group.ownerCount > 0 ? 'kernel drivers' : 'no one';
 }
 
 /**

@@ -63,7 +63,7 @@ export const OWNERSHIP_RULES = {
   'orphan-gets-no-driver':
     'profiles singleton and subgroup: what could not join its group gets no driver that does kernel DMA (EBUSY)',
   'own-table-needs-own-source':
-    'profile subgroup: only a member whose requests can be told apart has a page table of its own',
+    'profile subgroup: only a member whose requests can be distinguished has a page table of its own',
 } as const;
 
 export type OwnershipRule = keyof typeof OWNERSHIP_RULES;

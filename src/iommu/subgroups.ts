@@ -68,7 +68,7 @@ function subgroupInUse(group: IommuGroup, device: IommuDevice): Subgroup {
   if (broken !== undefined) {
     throw new Errno(
       'EBUSY',
-      `${device.name} cannot be told apart from ${broken.name}, to which` +
+      `${device.name} cannot be distinguished from ${broken.name}, to which` +
         ` ${String(group.owner?.name)} may have given a page table of its own`,
     );
   }

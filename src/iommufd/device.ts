@@ -163,7 +163,7 @@ export class IommufdDevice extends IommufdObject {
       return source.id;
     }
     if (source instanceof Ioas) return this.#attachIoas(source, pasid, act);
-    throw new Errno('EINVAL', `${String(source)} is no page table to attach to`);
+    throw new Errno('EINVAL', `${String(source)} is not a page table to attach to`);
   }
 
   /** Tries each automatic HWPT of the IOAS, then makes one. After iommufd_device_auto_get_domain. */

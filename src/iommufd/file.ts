@@ -49,7 +49,7 @@ export class IommufdFile implements OpenFile {
     if (op?.spec.number !== command) {
       // The size is read before the number is judged, so a bad pointer is noticed first.
       task.memory.copyIn(argument, new Uint8Array(4));
-      throw new Errno('ENOTTY', `${hex(command >>> 0)} is no ioctl of /dev/iommu`);
+      throw new Errno('ENOTTY', `${hex(command >>> 0)} is not an ioctl of /dev/iommu`);
     }
     return op.execute(this.context, task, argument);
   }

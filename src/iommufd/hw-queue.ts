@@ -103,7 +103,7 @@ function isContiguous(pieces: readonly Piece[]): boolean {
 export function hwQueueAlloc({ context, cmd, respond }: Ucmd<iommu_hw_queue_alloc>): undefined {
   if (cmd.flags !== 0) throw unknownFlags(iommu_hw_queue_alloc, cmd.flags);
   if (cmd.type === IOMMU_HW_QUEUE_TYPE_DEFAULT)
-    throw new Errno('EOPNOTSUPP', 'type 0 is no type of HW queue');
+    throw new Errno('EOPNOTSUPP', 'type 0 is not a type of HW queue');
   lastByte(cmd.nesting_parent_iova, cmd.length);
   const viommu = context.objects.get(Viommu, cmd.viommu_id);
   const { driver } = viommu;

@@ -327,7 +327,7 @@ export class IoPagetable {
     if (length === 0n || offsetOf(length) % this.#alignment !== 0) {
       throw new Errno(
         'EINVAL',
-        `length ${hex(length)} is no multiple of the IOVA alignment ${hex(this.#alignment)}`,
+        `length ${hex(length)} is not a multiple of the IOVA alignment ${hex(this.#alignment)}`,
       );
     }
     if (iova === undefined) {
@@ -350,7 +350,7 @@ export class IoPagetable {
     if (offsetOf(iova) % this.#alignment !== 0) {
       throw new Errno(
         'EINVAL',
-        `IOVA ${hex(iova)} is no multiple of the IOVA alignment ${hex(this.#alignment)}`,
+        `IOVA ${hex(iova)} is not a multiple of the IOVA alignment ${hex(this.#alignment)}`,
       );
     }
     const span = spanFrom(iova, length);

@@ -130,7 +130,7 @@ export function veventqAlloc({
   if (cmd.flags !== 0) throw unknownFlags(iommu_veventq_alloc, cmd.flags);
   if (cmd.__reserved !== 0) throw reservedSet(cmd.__reserved);
   if (cmd.type === IOMMU_VEVENTQ_TYPE_DEFAULT)
-    throw new Errno('EOPNOTSUPP', 'type 0 is no type of event queue');
+    throw new Errno('EOPNOTSUPP', 'type 0 is not a type of event queue');
   if (cmd.veventq_depth === 0 || cmd.veventq_depth > MAX_DEPTH) {
     throw new Errno('EINVAL', `depth ${cmd.veventq_depth} is not between 1 and ${MAX_DEPTH}`);
   }

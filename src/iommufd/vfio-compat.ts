@@ -96,7 +96,7 @@ export function vfioIoctl(
   nameCall('container', { task, ...call });
   const handler = HANDLERS.get(call.command);
   if (handler === undefined) {
-    throw new Errno('ENOTTY', `${hex(call.command)} is no ioctl of /dev/iommu`);
+    throw new Errno('ENOTTY', `${hex(call.command)} is not an ioctl of /dev/iommu`);
   }
   return handler(context, task, call.argument);
 }

@@ -95,7 +95,7 @@ export class Viommu extends IommufdObject {
 export function viommuAlloc({ context, task, cmd, respond }: Ucmd<iommu_viommu_alloc>): undefined {
   if (cmd.flags !== 0) throw unknownFlags(iommu_viommu_alloc, cmd.flags);
   if (cmd.type === IOMMU_VIOMMU_TYPE_DEFAULT)
-    throw new Errno('EOPNOTSUPP', 'type 0 is no type of vIOMMU');
+    throw new Errno('EOPNOTSUPP', 'type 0 is not a type of vIOMMU');
   const device = context.objects.get(IommufdDevice, cmd.dev_id);
   const make = context.environment.viommuDriver?.(device.iommu, cmd.type);
   if (make === undefined) {

@@ -274,7 +274,7 @@ export function* pfnsOf(pieces: Iterable<Piece>): Generator<number> {
 /** As memfd_pin_folios: memory-backed files only, and only what lies within the file. */
 function resolveFile(file: FileMemory, page: number, count: number): PageRun[] {
   if (!file.pinnable) {
-    throw new Errno('EINVAL', `${file.backing.name} is no memfd, its pages cannot be pinned`);
+    throw new Errno('EINVAL', `${file.backing.name} is not a memfd, its pages cannot be pinned`);
   }
   const end = (page + count) * PAGE_SIZE;
   if (end > file.size) {

@@ -52,7 +52,7 @@ const HUGE_LEAVES = [uapi.MOCK_HUGE_PAGE_SIZE, 4096];
 
 /** How attaching a mock device to any of the mock domains works (mock_domain_nop_attach). */
 function attachMock(domain: Domain, device: IommuDevice): void {
-  if (!(device instanceof MockDevice)) throw new Error(`${device.name} is no mock device`);
+  if (!(device instanceof MockDevice)) throw new Error(`${device.name} is not a mock device`);
   const tracks = domain instanceof PagingDomain && domain.dirtyTracking;
   if (tracks && (device.flags & uapi.MOCK_FLAGS_DEVICE_NO_DIRTY) !== 0) {
     throw new Errno('EINVAL', `${device.name} cannot track dirty pages, ${domain.name} does`);
@@ -72,7 +72,7 @@ function attachMock(domain: Domain, device: IommuDevice): void {
 
 /** Attaching a PASID; PASID 1024 fails every second time, so that tests see the way back (mock_domain_set_dev_pasid_nop). */
 function attachMockPasid(domain: Domain, device: IommuDevice, pasid: number): void {
-  if (!(device instanceof MockDevice)) throw new Error(`${device.name} is no mock device`);
+  if (!(device instanceof MockDevice)) throw new Error(`${device.name} is not a mock device`);
   if (pasid !== uapi.IOMMU_TEST_PASID_RESERVED) return;
   if (domain.kind === 'blocked') {
     device.failsReservedPasid = false;
@@ -211,7 +211,7 @@ export class MockIommu {
       throw new Errno('EOPNOTSUPP', `flags ${flags} are not for nested page tables`);
     }
     if (!(parent instanceof PagingDomain))
-      throw new Errno('EINVAL', `${parent.name} is no paging domain`);
+      throw new Errno('EINVAL', `${parent.name} is not a paging domain`);
     return this.allocNestedDomain(flags, data, undefined);
   }
 

@@ -107,7 +107,7 @@ export function accessRw({ context, task, cmd }: TestCmd): undefined {
 function accessOf(task: Task, fd: number): AccessFile {
   const file = lookUp(task, fd);
   if (file instanceof AccessFile) return file;
-  throw new Errno('EBADFD', `file descriptor ${fd} is no test access`);
+  throw new Errno('EBADFD', `file descriptor ${fd} is not a test access`);
 }
 
 function lookUp(task: Task, fd: number): unknown {

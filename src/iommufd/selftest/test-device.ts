@@ -155,6 +155,7 @@ export function triggerVevent({ context, cmd }: TestCmd): undefined {
 
 function mockDevice(context: Context, id: number): MockDevice {
   const { iommu } = context.objects.get(IommufdDevice, id);
-  if (!(iommu instanceof MockDevice)) throw new Errno('EINVAL', `${iommu.name} is no mock device`);
+  if (!(iommu instanceof MockDevice))
+    throw new Errno('EINVAL', `${iommu.name} is not a mock device`);
   return iommu;
 }

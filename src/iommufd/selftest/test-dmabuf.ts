@@ -32,7 +32,8 @@ export function dmabufGet({ context, task, cmd }: TestCmd): number {
 export function dmabufRevoke({ task, cmd }: TestCmd): undefined {
   const { dmabuf_fd: fd, revoked } = cmd.u.read('dmabuf_revoke');
   const file = task.file(fd);
-  // Also for a file that is no dma-buf at all: dma_buf_get says EINVAL there.
-  if (!(file instanceof DmaBuf)) throw new Errno('EINVAL', `file descriptor ${fd} is no dma-buf`);
+  // Also for a file that is not a dma-buf at all: dma_buf_get says EINVAL there.
+  if (!(file instanceof DmaBuf))
+    throw new Errno('EINVAL', `file descriptor ${fd} is not a dma-buf`);
   file.setRevoked(revoked !== 0);
 }

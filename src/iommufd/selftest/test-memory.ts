@@ -46,7 +46,7 @@ export function setTempMemoryLimit({ cmd }: TestCmd): undefined {
 export function checkMap({ context, task, cmd }: TestCmd): undefined {
   const { domain } = context.objects.get(HwptPaging, cmd.id);
   if (!(domain instanceof MockPagingDomain))
-    throw new Errno('EINVAL', `${domain.name} is no mock domain`);
+    throw new Errno('EINVAL', `${domain.name} is not a mock domain`);
   const request = cmd.u.read('check_map');
   const { iova, length, uptr } = request;
   const step = BigInt(domain.minPageSize);
@@ -99,7 +99,7 @@ export function checkRefs({ context, task, cmd }: TestCmd): undefined {
 export function checkIotlb({ context, cmd }: TestCmd): undefined {
   const { domain } = context.objects.get(HwptNested, cmd.id);
   if (!(domain instanceof MockNestedDomain))
-    throw new Errno('EINVAL', `${domain.name} is no mock domain`);
+    throw new Errno('EINVAL', `${domain.name} is not a mock domain`);
   const { id, iotlb } = cmd.u.read('check_iotlb');
   const word = domain.iotlb[id];
   if (word === iotlb) return;
@@ -129,7 +129,7 @@ export function dirty({ context, task, cmd, respond }: TestCmd): undefined {
     throw new Errno('EOVERFLOW', `${bits} pages are more than a test may mark`);
   const { domain } = context.objects.get(HwptPaging, cmd.id);
   if (!(domain instanceof MockPagingDomain))
-    throw new Errno('EINVAL', `${domain.name} is no mock domain`);
+    throw new Errno('EINVAL', `${domain.name} is not a mock domain`);
   if (!domain.recordsWrites) throw new Errno('EINVAL', `${domain.name} does not record writes`);
   context.environment.faults.alloc('dirty bits');
   const bitmap = readBitmap(task, uptr, Number(bits));

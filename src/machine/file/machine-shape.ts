@@ -63,7 +63,7 @@ const ACS = either(
     map(
       {
         offers: described(BITS, 'Bits that the device has.'),
-        on: described(BITS, 'Bits that are on before Linux looks at the device.'),
+        on: described(BITS, 'Bits that are on before Linux enumerates the device.'),
       },
       ['offers'],
       'The ACS registers bit by bit.',
@@ -132,7 +132,7 @@ export const DEVICE_SHAPE: MapShape = map(
     revision: number(0, 255, 'Revision id.'),
     multifunction: flag('The header says so. Default: another function of the slot is listed.'),
     secondary: described(BUS, 'A bridge: the bus behind it.'),
-    behind: described(ADDRESS, 'The bridge above, where the bus number does not tell.'),
+    behind: described(ADDRESS, 'The bridge above, where the bus number leaves it open.'),
     physfn: described(ADDRESS, 'A virtual function: its physical function.'),
     acs: ACS,
     ari: flag('Port: forwards function numbers above 7; endpoint: has such functions.'),
