@@ -1,210 +1,241 @@
 /**
- * Can a device be given to user space? What stands in the way, by which rule, who is the culprit and what to do about it.
+ * Can a device be assigned to user space? The machine is booted and asked: a claim by each interface as it stands; if none
+ * succeeds, what an administrator would do is done to a copy of the machine, and the claim is tried again. Every refusal
+ * is the engine's.
  *
- * After the rules of ownership (drivers/iommu/iommu.c: __iommu_take_dma_ownership, iommu_device_use_default_domain) and of
- * vfio-pci's probe (drivers/vfio/pci/vfio_pci_core.c); whether a driver counts as doing kernel DMA is a table
- * (machine/drivers.ts), since a host does not show it.
+ * What stands here is advice: what to do next, and what is not to be done because it would harm, a rule that the kernel does
+ * not enforce.
  */
+import type { ErrnoCode } from '../base/errno.ts';
+import type { IommuDevice } from '../iommu/domain.ts';
+import type { ProfileName } from '../iommu/profile.ts';
+import { pciSystem, type PciSystemParts } from '../kernel/system.ts';
 import { iommuStatus } from '../machine/iommu-status.ts';
-import { managedDriver } from '../machine/drivers.ts';
 import type { Machine } from '../machine/machine.ts';
-import { HEADER_MULTIFUNCTION, HEADER_NORMAL, REGISTER } from '../machine/pci/config-space.ts';
-import type { PciDevice } from '../machine/pci/device.ts';
-import type { GroupView } from '../iommu/group-view.ts';
-import { named } from '../iommu/group-reasons.ts';
+import { commandsOf, perform, sentenceOf, VFIO_PCI, type Operation } from './operations.ts';
+import { tryDevice, type Refusal, type Trial } from './trial.ts';
 
-export type ObstacleRule =
-  | 'no-iommu'
-  | 'no-group'
-  | 'bridge'
-  | 'direct-region'
-  | 'kernel-driver'
-  | 'virtual-functions'
-  | 'in-use';
+/** `yes`: as it stands; `not-yet`: after the steps; `no`: never on this machine. */
+export type Answer = 'yes' | 'not-yet' | 'no';
 
 export type Obstacle = {
-  readonly rule: ObstacleRule;
-  readonly culprit: PciDevice | undefined;
+  /** `refused`: the engine refuses a call; `harm`: nothing refuses, but the step would do harm; `in-use`, `vital`: on a host */
+  readonly rule: 'refused' | 'harm' | 'in-use' | 'vital';
+  /** refused: which calls, and what they answer */
+  readonly calls: readonly string[];
+  readonly code: ErrnoCode | undefined;
   readonly sentence: string;
   /** what to do about it, in words; undefined where nothing can be done */
   readonly step: string | undefined;
 };
 
-/** `yes`: as it stands; `not-yet`: after the steps; `no`: never on this machine. */
-export type Answer = 'yes' | 'not-yet' | 'no';
-
 export type Assignability = {
   readonly answer: Answer;
+  /** what each interface answers as it stands */
+  readonly trials: readonly Trial[];
   readonly obstacles: readonly Obstacle[];
-  /** commands that clear the way and bind the device, in order */
-  readonly commands: readonly string[];
+  /** what clears the way, in order; tried on the model */
+  readonly operations: readonly Operation[];
 };
 
-/** Who may do DMA in a group: by the drivers of its members. */
-export type DmaUse =
-  /** a driver that does kernel DMA is bound: nobody else can own the group */
-  | 'kernel'
-  /** no driver is bound */
-  | 'free'
-  /** only drivers that leave the DMA to user space are bound */
-  | 'user'
-  /** no IOMMU: there is nothing to own */
-  | 'none';
+/** Something on a host that a step would break, or that is in the way; known to whoever reads the host. */
+export type Guard = {
+  readonly rule: 'in-use' | 'vital';
+  readonly sentence: string;
+  readonly step: string | undefined;
+};
 
-/** The driver of `device` that does kernel DMA; undefined if it has none, or one that does not. */
-export function kernelDriver(machine: Machine, device: PciDevice): string | undefined {
-  const { driver } = device.facts;
-  if (driver === undefined) return undefined;
-  const declared = machine.drivers.find(({ name }) => name === driver);
-  const managed = declared?.managedDma ?? managedDriver(driver) !== undefined;
-  return managed ? undefined : driver;
+export type AssessOptions = {
+  readonly profile?: ProfileName;
+  /** What is in the way on a host. @param touched devices that would lose their driver, the asked one first */
+  readonly guards?: (touched: readonly string[]) => readonly Guard[];
+};
+
+/** Shell commands that clear the way; none where something would be harmed. */
+export function commandsFor({ answer, operations, obstacles }: Assignability): string[] {
+  const harmful = obstacles.some(({ rule }) => rule !== 'refused');
+  return answer !== 'not-yet' || harmful ? [] : operations.flatMap(commandsOf);
 }
 
-export function dmaUse(view: GroupView, device: PciDevice): DmaUse {
-  const id = view.idOf(device);
-  if (id === undefined) return 'none';
-  const members = view.membersWith(device);
-  if (members.some((member) => kernelDriver(view.machine, member) !== undefined)) return 'kernel';
-  return members.some(({ facts }) => facts.driver !== undefined) ? 'user' : 'free';
+/** Judges the device `name` of `machine`. */
+export function assess(machine: Machine, name: string, options: AssessOptions = {}): Assignability {
+  const { profile = 'linux', guards = () => [] } = options;
+  const model = new Model(machine, name, profile);
+  model.run();
+  const { trials, operations } = model;
+  // What steps would clear is not what makes it impossible.
+  const obstacles = model.succeeds ? [...model.cleared, ...model.lasting] : model.lasting;
+  const found = guards(touchedBy(machine, name, operations)).map((guard) => ({
+    ...guard,
+    calls: [],
+    code: undefined,
+  }));
+  const all = [...found, ...obstacles];
+  const answer = model.succeeds ? (all.length === 0 ? 'yes' : 'not-yet') : 'no';
+  return { answer, trials, obstacles: all, operations };
 }
 
-/** Judges `device` as it stands. */
-export function assess(view: GroupView, device: PciDevice): Assignability {
-  const id = view.idOf(device);
-  const obstacles =
-    id === undefined
-      ? [withoutGroup(view, device)]
-      : [
-          ...bridgeObstacle(device),
-          ...directRegions(view, id, device),
-          ...kernelDrivers(view, device),
-          ...virtualFunctions(view.machine, device),
-        ];
-  const lasting = obstacles.some(({ step, rule }) => step === undefined || isLasting(rule));
-  const answer = obstacles.length === 0 ? 'yes' : lasting ? 'no' : 'not-yet';
-  return { answer, obstacles, commands: answer === 'no' ? [] : commandsFor(view, device) };
+/** Devices whose driver or existence changes; the asked one always. */
+function touchedBy(machine: Machine, name: string, operations: readonly Operation[]): string[] {
+  const changed = operations.flatMap(({ kind, device }) => {
+    const pci = machine.get(device);
+    const functions = kind === 'disable-vfs' && pci ? machine.virtualFunctions(pci) : [];
+    return [device, ...functions.map((vf) => vf.name)];
+  });
+  return [...new Set([name, ...changed])];
 }
 
-function isLasting(rule: ObstacleRule): boolean {
-  return (
-    rule === 'no-iommu' || rule === 'no-group' || rule === 'bridge' || rule === 'direct-region'
-  );
-}
+/** A copy of the machine on which the way is cleared, step by step. */
+class Model {
+  readonly trials: readonly Trial[];
+  /** obstacles that an operation clears */
+  readonly cleared: Obstacle[] = [];
+  readonly lasting: Obstacle[] = [];
+  readonly operations: Operation[] = [];
+  succeeds = false;
+  readonly #machine: Machine;
+  readonly #name: string;
+  readonly #system: PciSystemParts;
 
-function withoutGroup({ machine }: GroupView, device: PciDevice): Obstacle {
-  const { state, sentence } = iommuStatus(machine);
-  if (state === 'none' || state === 'off' || state === 'noiommu') {
-    return {
-      rule: 'no-iommu',
-      culprit: undefined,
-      sentence: `there is no IOMMU at work, so nothing could confine its DMA. ${sentence}`,
-      step:
-        state === 'off'
-          ? 'the kernel has to use the IOMMU: intel_iommu=on, or a kernel built with the driver; then look at /sys/class/iommu again'
-          : 'switch the IOMMU on in firmware (VT-d, AMD-Vi, SMMU); in a virtual machine, give it a virtual IOMMU',
-    };
+  constructor(machine: Machine, name: string, profile: ProfileName) {
+    this.#machine = machine.copy();
+    this.#name = name;
+    this.#system = pciSystem(this.#machine, { profile });
+    this.trials = tryDevice(this.#system, name);
   }
+
+  run(): void {
+    let refusals = this.#refusals(this.trials);
+    for (const operations of [() => this.#binding(), () => this.#companions()]) {
+      if (refusals.length === 0) break;
+      const wanted = operations();
+      if ('rule' in wanted) {
+        this.lasting.push(...obstaclesOf(refusals, undefined), wanted);
+        return;
+      }
+      if (wanted.length === 0) continue;
+      const impossible = this.#perform(wanted);
+      if (impossible !== undefined) {
+        this.lasting.push(impossible);
+        return;
+      }
+      this.cleared.push(...obstaclesOf(refusals, wanted.map(sentenceOf).join('; ')));
+      refusals = this.#refusals(tryDevice(this.#system, this.#name));
+    }
+    if (refusals.length > 0) this.lasting.push(...obstaclesOf(refusals, this.#lastAdvice()));
+    this.succeeds = refusals.every(({ code }) => code === 'EACCES');
+  }
+
+  /** None where one interface answers yes. */
+  #refusals(trials: readonly Trial[]): Refusal[] {
+    const refused = trials.map(({ refusal }) => refusal).filter((each) => each !== undefined);
+    return refused.length === trials.length ? refused : [];
+  }
+
+  /** @returns the refusal of the first operation that the machine refuses */
+  #perform(operations: readonly Operation[]): Obstacle | undefined {
+    for (const operation of operations) {
+      const refused = perform(this.#system.pci, operation);
+      if (refused !== undefined) {
+        const { code, message: sentence } = refused;
+        const calls = [sentenceOf(operation)];
+        return { rule: 'refused', calls, code, sentence, step: this.#lastAdvice() };
+      }
+      this.operations.push(operation);
+    }
+    return undefined;
+  }
+
+  get #iommu(): IommuDevice | undefined {
+    return this.#system.pci.core.device(this.#name)?.iommu;
+  }
+
+  /** Brings the device to vfio-pci, unless a VFIO driver has it. */
+  #binding(): Operation[] {
+    const { pci } = this.#system;
+    const device = pci.core.device(this.#name);
+    if (device === undefined || pci.vfio.deviceOf(device.iommu) !== undefined) return [];
+    const bind = { kind: 'bind', device: this.#name, driver: device.driver?.name } as const;
+    return [...this.#withoutFunctions(this.#name), bind];
+  }
+
+  #withoutFunctions(name: string): Operation[] {
+    const pci = this.#machine.get(name);
+    const { length: count } = pci === undefined ? [] : this.#machine.virtualFunctions(pci);
+    return count === 0 ? [] : [{ kind: 'disable-vfs', device: name, count }];
+  }
+
+  /** Frees members whose drivers do kernel DMA, unless that would take the device itself away. */
+  #companions(): Operation[] | Obstacle {
+    const physfn = this.#machine.get(this.#name)?.physfn?.name;
+    const busy = (this.#iommu?.group?.members ?? []).filter(
+      ({ kernelDriver }) => kernelDriver !== undefined,
+    );
+    const own = busy.find(({ name }) => name === physfn);
+    if (own !== undefined) return losesItself(own);
+    return busy.flatMap(({ name, kernelDriver = '' }) => [
+      ...this.#withoutFunctions(name),
+      { kind: 'unbind' as const, device: name, driver: kernelDriver },
+    ]);
+  }
+
+  /** What can be done where no operation helps. */
+  #lastAdvice(): string | undefined {
+    const pci = this.#machine.get(this.#name);
+    if (pci?.isBridge === true) return 'ask for a device behind it; a bridge stays with the host';
+    const group = this.#iommu?.group;
+    if (group === undefined) return adviceWithoutIommu(this.#machine);
+    if (group.members.some(({ requireDirect }) => requireDirect)) {
+      return 'look for a firmware setting that drops the region (RMRR, IVMD), or use another device';
+    }
+    if (group.members.some(({ isolatedMsi }) => !isolatedMsi)) {
+      return (
+        'turn interrupt remapping on in firmware or hypervisor; allow_unsafe_interrupts=1 of vfio_iommu_type1 and iommufd ' +
+        'overrides this and trusts the device with every interrupt'
+      );
+    }
+    if (pci?.physfn?.facts.driver === VFIO_PCI) {
+      return `give the program the VF token that the user of ${pci.physfn.name} sets (QEMU: vf-token=UUID)`;
+    }
+    return undefined;
+  }
+}
+
+/** One obstacle for each errno, with all calls that answer it. */
+function obstaclesOf(refusals: readonly Refusal[], step: string | undefined): Obstacle[] {
+  const codes = [...new Set(refusals.map(({ code }) => code))];
+  return codes.map((code) => {
+    const alike = refusals.filter((refusal) => refusal.code === code);
+    const calls = alike.map(({ call }) => call);
+    return { rule: 'refused', calls, code, sentence: alike[0]?.reason ?? '', step };
+  });
+}
+
+// The remove of most drivers turns SR-IOV off: igb, ixgbe, i40e, ice, mlx5_core and others.
+function losesItself({ name, kernelDriver = '' }: IommuDevice): Obstacle {
   return {
-    rule: 'no-group',
-    culprit: device,
-    sentence: `no IOMMU translates for ${named(device)}, so it has no group`,
+    rule: 'harm',
+    calls: [],
+    code: undefined,
+    sentence:
+      `its physical function ${name} is in the same group; unbinding that from ${kernelDriver} takes its virtual ` +
+      'functions away, this one too',
     step: undefined,
   };
 }
 
-function bridgeObstacle(device: PciDevice): Obstacle[] {
-  const type = device.config.u8(REGISTER.HEADER_TYPE) & ~HEADER_MULTIFUNCTION;
-  if (type === HEADER_NORMAL) return [];
-  return [
-    {
-      rule: 'bridge',
-      culprit: device,
-      sentence: `${named(device)} is a bridge; vfio-pci refuses bridges (EINVAL). They do no harm in a group`,
-      step: 'ask for a device behind it',
-    },
-  ];
-}
-
-/** A device that firmware ties to fixed memory cannot be cut off, so its whole group cannot be taken. */
-function directRegions(view: GroupView, id: number, device: PciDevice): Obstacle[] {
-  const { machine } = view;
-  const members = view.membersWith(device);
-  const found: Obstacle[] = [];
-  for (const member of members) {
-    const region = machine.reservedOf(member).find(({ type }) => type === 'direct');
-    if (region !== undefined) found.push(direct(member, region));
+function adviceWithoutIommu(machine: Machine): string | undefined {
+  const { state, sentence } = iommuStatus(machine);
+  switch (state) {
+    case 'off':
+      return `${sentence} The kernel has to use it: intel_iommu=on, or a kernel built with the driver`;
+    case 'none':
+    case 'noiommu':
+      return `${sentence} Switch the IOMMU on in firmware (VT-d, AMD-Vi, SMMU); in a virtual machine, give it a virtual IOMMU`;
+    case 'passthrough':
+    case 'translated':
+    case 'mixed':
+    case 'unknown':
+      return undefined;
   }
-  const recorded = view.source === 'kernel' ? machine.recordedGroups.get(id)?.reserved : undefined;
-  const region = recorded?.find(({ type }) => type === 'direct');
-  if (region !== undefined && found.length === 0) found.push(direct(members[0], region));
-  return found;
-}
-
-function direct(
-  culprit: PciDevice | undefined,
-  { start, last }: { start: bigint; last: bigint },
-): Obstacle {
-  const range = `0x${start.toString(16)}..0x${last.toString(16)}`;
-  return {
-    rule: 'direct-region',
-    culprit,
-    sentence:
-      `firmware demands that ${culprit?.name ?? 'a member of the group'} always reaches memory ${range} (a direct reserved ` +
-      'region), so its group can never be cut off from the kernel (EINVAL)',
-    step: 'look for a firmware setting that drops the region (RMRR), or use another device',
-  };
-}
-
-function kernelDrivers(view: GroupView, device: PciDevice): Obstacle[] {
-  return view.membersWith(device).flatMap((member) => {
-    const driver = kernelDriver(view.machine, member);
-    if (driver === undefined) return [];
-    const own = member === device;
-    return [
-      {
-        rule: 'kernel-driver' as const,
-        culprit: member,
-        sentence:
-          `${own ? 'it' : `${member.name} in the same group`} is bound to ${driver}, which does DMA for the kernel; ` +
-          'the group cannot have another owner as long as it is (EPERM)',
-        step: own
-          ? `bind it to vfio-pci instead of ${driver}`
-          : `unbind ${member.name} from ${driver}`,
-      },
-    ];
-  });
-}
-
-function virtualFunctions(machine: Machine, device: PciDevice): Obstacle[] {
-  const count = machine.virtualFunctions(device).length;
-  if (count === 0) return [];
-  return [
-    {
-      rule: 'virtual-functions',
-      culprit: device,
-      sentence: `${count} virtual functions of it are on; vfio-pci does not take a physical function with them (EBUSY)`,
-      step: `switch them off: echo 0 > /sys/bus/pci/devices/${device.name}/sriov_numvfs; or assign a virtual function`,
-    },
-  ];
-}
-
-/** Shell commands, for root. driver_override, not new_id: that would take every card of the same kind. */
-function commandsFor(view: GroupView, device: PciDevice): string[] {
-  const at = (member: PciDevice): string => `/sys/bus/pci/devices/${member.name}`;
-  const others = view.membersWith(device).filter((member) => member !== device);
-  const commands = others
-    .filter((member) => kernelDriver(view.machine, member) !== undefined)
-    .map((member) => `echo ${member.name} > ${at(member)}/driver/unbind`);
-  const { driver } = device.facts;
-  if (
-    driver !== undefined &&
-    kernelDriver(view.machine, device) === undefined &&
-    driver !== 'pci-stub'
-  ) {
-    return commands;
-  }
-  commands.push(`echo vfio-pci > ${at(device)}/driver_override`);
-  if (driver !== undefined) commands.push(`echo ${device.name} > ${at(device)}/driver/unbind`);
-  commands.push(`echo ${device.name} > /sys/bus/pci/drivers_probe`);
-  return commands;
 }

@@ -1,13 +1,23 @@
 /**
  * Reading a host's pseudo files. Every read may fail (a file that is not there, one that only root may read): that is an
- * answer, not an error. The places of /sys, /proc and /dev are given, so that tests read a tree of their own.
+ * answer, not an error. The places of /sys, /proc, /dev and of the kernel's modules are given, so that tests read a tree of their own.
  */
 import { readFileSync, readdirSync, readlinkSync, realpathSync } from 'node:fs';
 import { basename, join } from 'node:path';
 
-export type HostRoots = { readonly sys: string; readonly proc: string; readonly dev: string };
+export type HostRoots = {
+  readonly sys: string;
+  readonly proc: string;
+  readonly dev: string;
+  readonly modules: string;
+};
 
-export const HOST_ROOTS: HostRoots = { sys: '/sys', proc: '/proc', dev: '/dev' };
+export const HOST_ROOTS: HostRoots = {
+  sys: '/sys',
+  proc: '/proc',
+  dev: '/dev',
+  modules: '/lib/modules',
+};
 
 /** Text without surrounding blanks; undefined if it cannot be read. */
 export function readText(...path: string[]): string | undefined {

@@ -35,6 +35,7 @@ class FakeHost {
       sys: join(this.#at, 'sys'),
       proc: join(this.#at, 'proc'),
       dev: join(this.#at, 'dev'),
+      modules: join(this.#at, 'modules'),
     };
     this.folder('sys/bus/pci/devices');
     this.write('proc/sys/kernel/hostname', 'fake\n');

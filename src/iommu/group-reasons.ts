@@ -1,6 +1,6 @@
 /**
  * Why devices share a group, in words: every sentence names the rule and the culprit. What would part them is in
- * split.ts.
+ * explain/split.ts.
  */
 import type { AcsCause } from '../machine/pci/acs.ts';
 import { acsBitList, ACS_BIT_NAMES, portTypeName } from '../machine/pci/capabilities.ts';
@@ -48,7 +48,7 @@ export function acsComplaint(cause: AcsCause): string {
       return `has ACS with ${names.join(', ')} turned off`;
     }
     case 'conventional':
-      return 'is conventional PCI, which cannot isolate';
+      return 'has no ACS (not PCI Express)';
     case 'excluded-type':
       return 'is of a kind that has no ACS';
     case 'unreadable':
@@ -61,8 +61,39 @@ export function acsComplaint(cause: AcsCause): string {
   }
 }
 
-function blame({ device, verdict }: Culprit): string {
-  return `${named(device)} ${acsComplaint(verdict.cause)}`;
+/** "root port 0000:00:1c.0 has no ACS"; devices of one kind with one complaint are named together. */
+export function blame(culprits: readonly Culprit[]): string {
+  const alike = new Map<string, Culprit[]>();
+  for (const culprit of culprits) {
+    const key = `${roleOf(culprit.device)} ${acsComplaint(culprit.verdict.cause)}`;
+    const known = alike.get(key);
+    if (known === undefined) alike.set(key, [culprit]);
+    else if (!known.some(({ device }) => device === culprit.device)) known.push(culprit);
+  }
+  return listed([...alike.values()].map(blameAlike));
+}
+
+function blameAlike(culprits: readonly Culprit[]): string {
+  const [first] = culprits;
+  if (first === undefined) return '';
+  const complaint = acsComplaint(first.verdict.cause);
+  if (culprits.length === 1) return `${named(first.device)} ${complaint}`;
+  const names = listed(culprits.map(({ device }) => device.name));
+  return `${roleOf(first.device)}s ${names} ${inPlural(complaint)}`;
+}
+
+function inPlural(complaint: string): string {
+  return complaint
+    .replace(/^has /, 'have ')
+    .replace(/^is /, 'are ')
+    .replace(/^does /, 'do ')
+    .replace(/^needs /, 'need ');
+}
+
+/** "A", "A and B", "A, B and C" */
+export function listed(words: readonly string[]): string {
+  const last = words.at(-1) ?? '';
+  return words.length < 2 ? last : `${words.slice(0, -1).join(', ')} and ${last}`;
 }
 
 /** Why `device` joined the group of another one: "A shares its group with B, because …". */
@@ -80,11 +111,11 @@ export function reasonOf(device: PciDevice, merge: Merge): string {
     case 'shared-requester-id':
       return `${merge.via.name} and ${merge.with.name} use the same requester ID`;
     case 'upstream-acs':
-      return merge.culprits.map(blame).join(' and ');
+      return blame(merge.culprits);
     case 'function-acs':
-      return `functions of one slot can reach each other: ${merge.culprits.map(blame).join(' and ')}`;
+      return `functions of one slot can reach each other: ${blame(merge.culprits)}`;
     case 'switch-acs':
-      return `ports of one switch can reach each other: ${merge.culprits.map(blame).join(' and ')}`;
+      return `ports of one switch can reach each other: ${blame(merge.culprits)}`;
   }
 }
 

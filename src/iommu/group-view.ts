@@ -31,14 +31,15 @@ export class GroupView {
   /** by the rules: reasons come from here */
   readonly #computed: GroupBuilder;
 
-  constructor(machine: Machine, profile: ProfileName = 'linux') {
+  /** @param booted the groups of a machine that runs, where there is one */
+  constructor(machine: Machine, profile: ProfileName = 'linux', booted?: GroupBuilder) {
     const { strictAcs } = PROFILES[profile];
     this.machine = machine;
     this.profile = profile;
     this.explained = [...machine.devices].every(({ config }) => config.complete);
     this.source = isObserved(machine) && !strictAcs ? 'kernel' : 'computed';
-    this.#computed = formGroups(machine, { strictAcs });
-    this.#groups = this.source === 'kernel' ? groupsOf(machine, profile) : this.#computed;
+    this.#groups = booted ?? groupsOf(machine, profile);
+    this.#computed = this.source === 'kernel' ? formGroups(machine, { strictAcs }) : this.#groups;
   }
 
   /** By number, ascending. */

@@ -490,12 +490,16 @@ export function defaultDomainWord(group: IommuGroup): string {
   return group.defaultDomain === undefined ? 'unknown' : words[group.defaultDomain.kind];
 }
 
-const TYPE_WORDS: Readonly<Record<string, DefaultDomainKind | 'auto'>> = {
-  identity: 'identity',
-  DMA: 'dma',
-  'DMA-FQ': 'dma-fq',
-  auto: 'auto',
-};
+const TYPE_WORDS: ReadonlyMap<string, DefaultDomainKind> = new Map([
+  ['identity', 'identity'],
+  ['DMA', 'dma'],
+  ['DMA-FQ', 'dma-fq'],
+]);
+
+/** The kind that sysfs `type` prints as `word`; undefined for every other word. */
+export function defaultDomainKindOf(word: string): DefaultDomainKind | undefined {
+  return TYPE_WORDS.get(word);
+}
 
 /**
  * A write to sysfs `type`; the capabilities were checked.
@@ -505,7 +509,8 @@ export function storeDefaultDomainType(group: IommuGroup, text: string): void {
   if (group.defaultDomain === undefined) {
     throw new Errno('EINVAL', `group ${group.id} has no default domain`);
   }
-  const kind = TYPE_WORDS[text.replace(/\n$/, '')];
+  const word = text.replace(/\n$/, '');
+  const kind = word === 'auto' ? word : defaultDomainKindOf(word);
   if (kind === undefined) {
     throw new Errno('EINVAL', `"${text}" is none of identity, DMA, DMA-FQ, auto`);
   }

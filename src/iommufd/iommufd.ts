@@ -27,6 +27,8 @@ export type IommufdOptions = {
   readonly alloc?: AllocMemory;
   /** look at all invariants after every ioctl (`--check`); a violation throws Error */
   readonly check?: boolean;
+  /** allow_unsafe_interrupts of the module */
+  readonly unsafeInterrupts?: boolean;
 };
 
 export class Iommufd {
@@ -50,6 +52,7 @@ export class Iommufd {
       groups,
       faults,
       accounting: new Accounting(),
+      allowUnsafeInterrupts: options.unsafeInterrupts ?? false,
       ...(iommu && {
         mock: iommu,
         convertCopy: convertSyzkallerIova,
@@ -58,10 +61,13 @@ export class Iommufd {
     };
   }
 
-  open(task: Task): IommufdFile {
+  /** open(2) by a process. @param name for people, in refusals */
+  open(
+    { pid }: Pick<Task, 'pid'>,
+    name = `iommufd ${this.#opened + 1} of process ${pid}`,
+  ): IommufdFile {
     this.environment.faults.alloc('iommufd context');
     this.#opened++;
-    const name = `iommufd ${this.#opened} of process ${task.pid}`;
     const context = new Context(name, this.environment, {
       windows: new MmapWindows(),
       onRelease: (leaked) => {

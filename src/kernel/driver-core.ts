@@ -11,7 +11,6 @@
  * After drivers/base/dd.c, drivers/base/bus.c and drivers/pci/pci-driver.c.
  */
 import { Errno } from '../base/errno.ts';
-import { remove } from '../base/list.ts';
 import { idMatches, type DeviceIdentity, type DriverId } from '../machine/drivers.ts';
 import {
   caught,
@@ -37,7 +36,8 @@ export class DriverCore {
   /** write to drivers_autoprobe */
   autoprobe = true;
   readonly #drivers: Driver[] = [];
-  readonly #devices: BusDevice[] = [];
+  // By name, in the order in which they were added.
+  readonly #devices = new Map<string, BusDevice>();
   readonly #listeners: Listener[] = [];
   readonly #dynamic: DynamicIds = new Map();
   readonly #deferred = new Set<BusDevice>();
@@ -48,7 +48,7 @@ export class DriverCore {
 
   /** Devices in the order in which they were added. */
   get devices(): readonly BusDevice[] {
-    return this.#devices;
+    return [...this.#devices.values()];
   }
 
   listen(listener: Listener): void {
@@ -60,7 +60,7 @@ export class DriverCore {
   };
 
   device(name: string): BusDevice | undefined {
-    return this.#devices.find((device) => device.name === name);
+    return this.#devices.get(name);
   }
 
   driver(name: string): Driver | undefined {
@@ -81,7 +81,7 @@ export class DriverCore {
 
   // Errors concern nobody: the next device may be fine.
   #offer(driver: Driver): void {
-    for (const device of this.#devices) {
+    for (const device of this.devices) {
       if (!this.matches(driver, device)) continue;
       hold(device, (unlock) => {
         if (device.driver === undefined) this.#tryProbe(driver, device);
@@ -105,7 +105,7 @@ export class DriverCore {
 
   /** Puts a device on the bus: listeners bring it under its IOMMU. Drivers come with {@link initialProbe}. */
   add(device: BusDevice): void {
-    this.#devices.push(device);
+    this.#devices.set(device.name, device);
     device.listed = true;
     this.#notify('add', device);
   }
@@ -280,7 +280,7 @@ export class DriverCore {
     release(device, this.#notify, () => {
       leaveBus(device);
       this.#deferred.delete(device);
-      remove(this.#devices, device);
+      this.#devices.delete(device.name);
       this.#notify('removed', device);
       done();
     });

@@ -9,6 +9,7 @@ import { Errno } from '../base/errno.ts';
 import { idMatches, type DriverSpec } from '../machine/drivers.ts';
 import { PORT_TYPES } from '../machine/pci/capabilities.ts';
 import { HEADER_NORMAL } from '../machine/pci/config-space.ts';
+import type { PciDevice } from '../machine/pci/device.ts';
 import { vfioPciOps } from '../vfio/pci/device.ts';
 import type { VfioDevice } from '../vfio/state.ts';
 import type { BusDevice, Driver } from './driver-state.ts';
@@ -78,6 +79,20 @@ function dmaOf({ name }: DriverSpec, { iommu }: BusDevice): DriverDma {
   };
 }
 
+function isPhysicalFunction({ machine }: PciSystem, pci: PciDevice): boolean {
+  return pci.sriovOffset !== 0 || machine.virtualFunctions(pci).length > 0;
+}
+
+// Virtual functions that are on may be anybody's. A machine that starts with both had the driver first (vfio-pci's enable_sriov).
+function refusePhysicalFunction(spec: DriverSpec, system: PciSystem, pci: PciDevice): void {
+  const { length: count } = system.machine.virtualFunctions(pci);
+  if (count === 0 || system.starting) return;
+  throw new Errno(
+    'EBUSY',
+    `${pci.name} has ${count} virtual functions enabled; ${spec.name} does not bind a physical function then`,
+  );
+}
+
 function vfioCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
   const bound = new Map<BusDevice, VfioDevice>();
   const tokens = new VfTokens();
@@ -88,7 +103,8 @@ function vfioCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
       if (known.pci.config.headerType !== HEADER_NORMAL) {
         throw new Errno('EINVAL', `${device.name} is a bridge, ${spec.name} takes endpoints`);
       }
-      tokens.add(known.pci);
+      refusePhysicalFunction(spec, system, known.pci);
+      if (isPhysicalFunction(system, known.pci)) tokens.add(known.pci);
       bound.set(device, system.vfio.register(device.iommu, vfioPciOps(known, tokens)));
     },
     remove: (device, done) => {

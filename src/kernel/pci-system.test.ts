@@ -110,3 +110,38 @@ devices:
     ['0000:00:02.0', '0000:00:00.0', '0000:00:03.0'],
   );
 });
+
+test('passed through: every group has the identity domain as its default, and a recorded type counts before it', () => {
+  const types = (text: string): (string | undefined)[] =>
+    pciSystem(loadMachine(text, 'test'))
+      .groups.list()
+      .map(({ defaultDomain }) => defaultDomain?.kind);
+  const devices =
+    'devices:\n  - { address: "00:02.0", type: pci, group: 0 }\n  - { address: "00:03.0", type: pci, group: 1 }\n';
+  assert.deepEqual(types(devices), ['dma-fq', 'dma-fq']);
+  assert.deepEqual(types(`iommu: { mode: passthrough }\n${devices}`), ['identity', 'identity']);
+  const recorded = `capture: { kernel: '7.3' }\n${devices}groups: [{ id: 0, type: identity }, { id: 1, type: DMA }]\n`;
+  assert.deepEqual(types(recorded), ['identity', 'dma']);
+});
+
+test('vfio-pci does not bind a physical function with virtual functions enabled: EBUSY', () => {
+  const { pci } = pciSystem(
+    loadMachine(
+      'devices:\n  - { address: "00:02.0", type: rc-endpoint, sriov: { total: 1, enabled: 1 } }\n',
+      'test',
+    ),
+  );
+  const device = pci.core.device('0000:00:02.0');
+  assert.ok(device);
+  pci.core.setOverride(device, 'vfio-pci');
+  const bind = (): string | undefined => {
+    let code: string | undefined;
+    pci.core.bind('vfio-pci', device.name, (error) => {
+      code = error?.code;
+    });
+    return code;
+  };
+  assert.equal(bind(), 'EBUSY');
+  pci.setVirtualFunctions(device.name, 0);
+  assert.equal(bind(), undefined);
+});

@@ -9,8 +9,16 @@
  */
 import { Errno } from '../base/errno.ts';
 import { IommuDevice, type IommuOps } from '../iommu/domain.ts';
-import { probeDevice, releaseDevice, setupDefaultDomain, type GroupTable } from '../iommu/group.ts';
+import {
+  defaultDomainKindOf,
+  probeDevice,
+  releaseDevice,
+  setupDefaultDomain,
+  type GroupTable,
+  type IommuGroup,
+} from '../iommu/group.ts';
 import { bootOrder, type GroupBuilder } from '../iommu/group-builder.ts';
+import { isObserved } from '../iommu/group-source.ts';
 import { managedDriver, type DriverSpec } from '../machine/drivers.ts';
 import type { DeviceDescription, Machine } from '../machine/machine.ts';
 import { aliasWalk } from '../machine/pci/alias.ts';
@@ -72,7 +80,8 @@ export class PciSystem {
   readonly #byName = new Map<string, PciFunction>();
   /** experiments: what drivers did that were told to do DMA */
   readonly dma: DriverDma[] = [];
-  #booting = true;
+  #joining = true;
+  #starting = true;
 
   /** Boots Linux on the machine: devices, groups, then its drivers in their order. */
   constructor(machine: Machine, options: PciSystemOptions) {
@@ -81,19 +90,20 @@ export class PciSystem {
     this.groups = options.groups;
     this.vfio = options.vfio;
     this.core.listen((event, device) => {
-      if (event === 'add' && !this.#booting) this.#joinGroup(device);
+      if (event === 'add' && !this.#joining) this.#joinGroup(device);
       if (event === 'removed') this.#leaveGroup(device);
     });
     for (const pci of machine.devices) this.#add(pci);
     for (const pci of bootOrder(machine)) this.#joinGroup(this.#required(pci).device);
-    for (const group of this.groups.list()) setupDefaultDomain(group, undefined);
-    this.#booting = false;
+    for (const group of this.groups.list()) this.#bootDomain(group);
+    this.#joining = false;
     this.core.autoprobe = options.boot === 'autoprobe';
     for (const spec of options.drivers ?? driversOf(machine)) {
       this.core.register(makeDriver(spec, this));
     }
     if (!this.core.autoprobe) this.#bindAsDescribed();
     this.core.autoprobe = true;
+    this.#starting = false;
     machine.subscribe({
       added: (pci) => {
         this.#add(pci);
@@ -104,11 +114,33 @@ export class PciSystem {
     });
   }
 
+  // A kernel that was recorded had its reasons for the type; a member that forbids it here leaves Linux's own choice.
+  #bootDomain(group: IommuGroup): void {
+    const { recordedGroups } = this.machine;
+    const type = isObserved(this.machine) ? recordedGroups.get(group.id)?.type : undefined;
+    try {
+      setupDefaultDomain(group, type === undefined ? undefined : defaultDomainKindOf(type));
+    } catch (error) {
+      if (!(error instanceof Errno)) throw error;
+      setupDefaultDomain(group, undefined);
+    }
+  }
+
   #bindAsDescribed(): void {
     for (const { pci, device } of this.#functions.values()) {
       const driver = this.core.driver(pci.facts.driver ?? '');
       if (driver !== undefined) this.core.bindAtBoot(driver, device);
     }
+  }
+
+  /** Drivers are being bound that devices have from the beginning, in an order that the machine does not tell. */
+  get starting(): boolean {
+    return this.#starting;
+  }
+
+  /** Which device is in which group, and why. */
+  get builder(): GroupBuilder {
+    return this.#options.builder;
   }
 
   /** @param name "0000:01:00.0" */
@@ -171,6 +203,7 @@ export class PciSystem {
       atsSupported:
         config.findExtendedCapability(EXT_ATS) !== 0 && !bus.platform.atsDisabled && !pci.untrusted,
       untrusted: pci.untrusted,
+      isolatedMsi: this.machine.iommuOf(pci)?.interruptRemapping ?? true,
       requesterIds: [...aliasWalk(pci)].map(({ rid }) => rid),
       sourceValidated: isSourceValidated(pci),
     });
@@ -183,7 +216,7 @@ export class PciSystem {
     const { builder } = this.#options;
     try {
       probeDevice(device.iommu, () => builder.add(pci).iommu.ref(), {
-        deferDefault: this.#booting,
+        deferDefault: this.#joining,
       });
     } catch (error) {
       builder.remove(pci);
@@ -269,7 +302,9 @@ export class PciSystem {
 
 function driversOf(machine: Machine): DriverSpec[] {
   const described = [
-    ...LINUX_DRIVERS.filter(({ name }) => !machine.drivers.some((own) => own.name === name)),
+    ...LINUX_DRIVERS.filter(({ name }) => !machine.drivers.some((own) => own.name === name)).map(
+      (spec) => withDevices(spec, machine),
+    ),
     ...machine.drivers,
   ];
   const named = [...machine.devices].filter(
@@ -280,6 +315,7 @@ function driversOf(machine: Machine): DriverSpec[] {
   const plain = [...names].map((name) => ({
     name,
     managedDma: managedDriver(name) !== undefined,
+    vfio: managedDriver(name)?.vfio ?? false,
     overrideOnly: false,
     bridges: false,
     ids: named
@@ -287,6 +323,16 @@ function driversOf(machine: Machine): DriverSpec[] {
       .map(({ vendor, device }) => ({ vendor, device })),
   }));
   return [...described, ...plain];
+}
+
+// Tables of drivers are cut down here; a driver knows what the machine says it is bound to.
+function withDevices(spec: DriverSpec, { devices }: Machine): DriverSpec {
+  if (spec.ids.length === 0 || spec.bridges || spec.vfio === true) return spec;
+  const bound = [...devices].filter(({ facts }) => facts.driver === spec.name);
+  return {
+    ...spec,
+    ids: [...spec.ids, ...bound.map(({ vendor, device }) => ({ vendor, device }))],
+  };
 }
 
 /** The first port above checks the bus number of what comes in; directly on a root bus nothing can be forged. */

@@ -56,8 +56,12 @@ export function mockSystem(options: CommonOptions = {}): System {
 /** Boots Linux on a machine with PCI devices. */
 export function pciSystem(machine: Machine, options: PciOptions = {}): PciSystemParts {
   const { profile = 'linux', ops = pcIommu(IOMMU_HWPT_ALLOC_PASID), drivers, boot } = options;
-  const groups = new GroupTable({ profile: PROFILES[profile] });
-  const vfio = new Vfio(options.vfio);
+  const groups = new GroupTable({
+    profile: PROFILES[profile],
+    defaultDomain: isPassthrough(machine) ? 'identity' : 'dma-fq',
+  });
+  const { unsafeInterrupts } = machine;
+  const vfio = new Vfio({ unsafeInterrupts: unsafeInterrupts.type1, ...options.vfio });
   const pci = new PciSystem(machine, {
     ops,
     groups,
@@ -66,19 +70,28 @@ export function pciSystem(machine: Machine, options: PciOptions = {}): PciSystem
     ...(drivers === undefined ? {} : { drivers }),
     ...(boot === undefined ? {} : { boot }),
   });
-  return { ...wired(groups, { ...options, mock: false }), vfio, pci };
+  const system = wired(groups, {
+    ...options,
+    mock: false,
+    unsafeInterrupts: unsafeInterrupts.iommufd,
+  });
+  return { ...system, vfio, pci };
 }
 
-function wired(
-  groups: GroupTable,
-  { mock, check = false }: CommonOptions & { readonly mock: boolean },
-): System {
+// iommu.passthrough is one switch for the whole machine; a file that has it for some IOMMUs only is refused.
+function isPassthrough({ iommus }: Machine): boolean {
+  return iommus.length > 0 && iommus.every(({ mode }) => mode === 'passthrough');
+}
+
+type Wanted = CommonOptions & { readonly mock: boolean; readonly unsafeInterrupts?: boolean };
+
+function wired(groups: GroupTable, wanted: Wanted): System {
   const physical = new PhysicalMemory();
   const faults = new Faults();
   return {
     physical,
     faults,
     groups,
-    iommufd: new Iommufd({ physical, groups, faults, mock, check }),
+    iommufd: new Iommufd({ ...wanted, physical, groups, faults }),
   };
 }

@@ -9,7 +9,7 @@ name: pc
 devices:
   - address: 00:00.0
     type: host-bridge
-  # A card alone behind a root port with ACS: a group of its own.
+  # A card alone behind a root port with ACS: a group of its own, ready for a program.
   - address: 00:01.0
     type: root-port
     secondary: 0000:01
@@ -17,7 +17,7 @@ devices:
   - address: 01:00.0
     label: edu
     ids: 1234:11e8
-    model: edu
+    driver: vfio-pci
     bars:
       - { index: 0, size: 1M, kind: memory32 }
     msi: 1

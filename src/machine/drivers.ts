@@ -59,38 +59,45 @@ export type DriverSpec = {
 
 export type ManagedDriver = {
   readonly name: string;
+  /** offers its devices to user space through VFIO */
+  readonly vfio: boolean;
   readonly why: string;
   readonly source: string;
 };
 
-const VFIO = 'hands the device to user space and claims its group when it is opened';
+const VFIO = {
+  vfio: true,
+  why: 'hands the device to user space and claims its group when it is opened',
+};
 
 /** Drivers of Linux that let user space own the group of their device. */
 export const MANAGED_DMA_DRIVERS: readonly ManagedDriver[] = [
-  { name: 'vfio-pci', why: VFIO, source: 'drivers/vfio/pci/vfio_pci.c' },
-  { name: 'mlx5_vfio_pci', why: VFIO, source: 'drivers/vfio/pci/mlx5/main.c' },
+  { name: 'vfio-pci', ...VFIO, source: 'drivers/vfio/pci/vfio_pci.c' },
+  { name: 'mlx5_vfio_pci', ...VFIO, source: 'drivers/vfio/pci/mlx5/main.c' },
   {
     name: 'hisi_acc_vfio_pci',
-    why: VFIO,
+    ...VFIO,
     source: 'drivers/vfio/pci/hisilicon/hisi_acc_vfio_pci.c',
   },
-  { name: 'nvgrace_gpu_vfio_pci', why: VFIO, source: 'drivers/vfio/pci/nvgrace-gpu/main.c' },
-  { name: 'pds_vfio_pci', why: VFIO, source: 'drivers/vfio/pci/pds/pci_drv.c' },
-  { name: 'qat_vfio_pci', why: VFIO, source: 'drivers/vfio/pci/qat/main.c' },
-  { name: 'virtio_vfio_pci', why: VFIO, source: 'drivers/vfio/pci/virtio/main.c' },
-  { name: 'ism_vfio_pci', why: VFIO, source: 'drivers/vfio/pci/ism/main.c' },
-  { name: 'xe-vfio-pci', why: VFIO, source: 'drivers/vfio/pci/xe/main.c' },
-  { name: 'vfio-platform', why: VFIO, source: 'drivers/vfio/platform/vfio_platform.c' },
-  { name: 'vfio-amba', why: VFIO, source: 'drivers/vfio/platform/vfio_amba.c' },
-  { name: 'vfio-fsl-mc', why: VFIO, source: 'drivers/vfio/fsl-mc/vfio_fsl_mc.c' },
-  { name: 'vfio-cdx', why: VFIO, source: 'drivers/vfio/cdx/main.c' },
+  { name: 'nvgrace_gpu_vfio_pci', ...VFIO, source: 'drivers/vfio/pci/nvgrace-gpu/main.c' },
+  { name: 'pds_vfio_pci', ...VFIO, source: 'drivers/vfio/pci/pds/pci_drv.c' },
+  { name: 'qat_vfio_pci', ...VFIO, source: 'drivers/vfio/pci/qat/main.c' },
+  { name: 'virtio_vfio_pci', ...VFIO, source: 'drivers/vfio/pci/virtio/main.c' },
+  { name: 'ism_vfio_pci', ...VFIO, source: 'drivers/vfio/pci/ism/main.c' },
+  { name: 'xe-vfio-pci', ...VFIO, source: 'drivers/vfio/pci/xe/main.c' },
+  { name: 'vfio-platform', ...VFIO, source: 'drivers/vfio/platform/vfio_platform.c' },
+  { name: 'vfio-amba', ...VFIO, source: 'drivers/vfio/platform/vfio_amba.c' },
+  { name: 'vfio-fsl-mc', ...VFIO, source: 'drivers/vfio/fsl-mc/vfio_fsl_mc.c' },
+  { name: 'vfio-cdx', ...VFIO, source: 'drivers/vfio/cdx/main.c' },
   {
     name: 'pcieport',
+    vfio: false,
     why: 'drives a bridge and does no DMA for anybody',
     source: 'drivers/pci/pcie/portdrv.c',
   },
   {
     name: 'pci-stub',
+    vfio: false,
     why: 'only holds the device and never touches it',
     source: 'drivers/pci/pci-stub.c',
   },

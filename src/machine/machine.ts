@@ -21,8 +21,7 @@ import {
   type BusAddress,
   type PciAddress,
 } from './pci/address.ts';
-import type { ConfigSpace } from './pci/config-space.ts';
-import { REGISTER } from './pci/config-space.ts';
+import { ConfigSpace, REGISTER } from './pci/config-space.ts';
 import {
   PciBus,
   PciDevice,
@@ -53,6 +52,8 @@ export type Iommu = {
   readonly kind: IommuKind;
   /** what the kernel's own DMA goes through: page tables, or straight to memory */
   readonly mode: 'translated' | 'passthrough';
+  /** interrupts of devices are remapped, so none can forge another's; default true */
+  readonly interruptRemapping?: boolean;
   /** kept out of every address space behind it */
   readonly reserved: readonly ReservedRegion[];
   /** what a VT-d unit says of itself */
@@ -124,7 +125,11 @@ export type MachineOptions = {
   readonly drivers?: readonly DriverSpec[];
   /** ACPI tables that describe an IOMMU */
   readonly firmwareTables?: readonly string[];
+  readonly unsafeInterrupts?: UnsafeInterrupts;
 };
+
+/** allow_unsafe_interrupts of two modules: assign devices although their interrupts are not remapped. */
+export type UnsafeInterrupts = { readonly type1: boolean; readonly iommufd: boolean };
 
 export class Machine {
   readonly kind: MachineKind;
@@ -137,6 +142,7 @@ export class Machine {
   readonly platform: Platform;
   /** ACPI tables that describe an IOMMU, used or not */
   readonly firmwareTables: readonly string[];
+  readonly unsafeInterrupts: UnsafeInterrupts;
   /** groups as a real kernel showed them; empty for machines that were only described */
   readonly recordedGroups = new Map<number, RecordedGroup>();
   /** for people: what could not be read, and what that means */
@@ -157,11 +163,38 @@ export class Machine {
     this.iommus = options.iommus ?? [];
     this.drivers = options.drivers ?? [];
     this.firmwareTables = options.firmwareTables ?? [];
+    this.unsafeInterrupts = options.unsafeInterrupts ?? { type1: false, iommufd: false };
     this.platform = {
       acsRequested: this.iommus.some(({ kind }) => kind !== 'virtio'),
       ivrs: this.iommus.some(({ kind }) => kind === 'amd'),
       atsDisabled: options.atsDisabled ?? false,
     };
+  }
+
+  /** The same machine with registers of its own, as they are now: for trying what would change it. */
+  copy(): Machine {
+    const copy = new Machine({
+      kind: this.kind,
+      name: this.name,
+      source: this.source,
+      acs: 'as-is',
+      acsOptions: this.acsOptions,
+      atsDisabled: this.platform.atsDisabled,
+      iommus: this.iommus,
+      drivers: this.drivers,
+      firmwareTables: this.firmwareTables,
+      unsafeInterrupts: this.unsafeInterrupts,
+    });
+    for (const [id, group] of this.recordedGroups) copy.recordedGroups.set(id, group);
+    copy.remarks.push(...this.remarks);
+    for (const { parent, domain, number, dmaDevice } of this.buses) {
+      if (parent === undefined && dmaDevice === undefined) copy.addRootBus({ domain, bus: number });
+    }
+    for (const description of this.#descriptions.values()) {
+      const config = new ConfigSpace(description.config.bytes.slice());
+      copy.add({ ...description, config });
+    }
+    return copy;
   }
 
   /** In the order in which Linux found them. */
@@ -359,6 +392,9 @@ export class Machine {
 
   /** The virtual functions of `physfn` that are switched on, in order of their number. */
   virtualFunctions(physfn: PciDevice): PciDevice[] {
+    if (!physfn.config.complete) {
+      return [...this.#devices.values()].filter((device) => device.physfn === physfn);
+    }
     if (physfn.sriovOffset === 0) return [];
     const { enabled } = sriovState(physfn);
     const known = Array.from({ length: enabled }, (_, index) =>
@@ -377,17 +413,21 @@ export class Machine {
    */
   setVirtualFunctions(name: string, count: number): PciDevice[] {
     const physfn = this.#existing(name);
-    if (physfn.sriovOffset === 0) {
+    const present = this.virtualFunctions(physfn);
+    if (physfn.sriovOffset === 0 && present.length === 0) {
       throw new Errno('ENOENT', `${name} has no SR-IOV capability`);
     }
-    const { total, enabled } = sriovState(physfn);
+    const { total, enabled } =
+      physfn.sriovOffset === 0
+        ? { total: present.length, enabled: present.length }
+        : sriovState(physfn);
     if (count === enabled) return [];
     if (count < 0 || count > total) {
       throw new Errno('ERANGE', `${name} has ${total} virtual functions, ${count} were asked for`);
     }
     if (count === 0) {
-      for (const vf of this.virtualFunctions(physfn).reverse()) this.#detach(vf);
-      disableSriov(physfn);
+      for (const vf of present.reverse()) this.#detach(vf);
+      if (physfn.sriovOffset !== 0) disableSriov(physfn);
       return [];
     }
     if (enabled !== 0) {
@@ -402,9 +442,16 @@ export class Machine {
   #switchOn(physfn: PciDevice, count: number): PciDevice[] {
     enableSriov(physfn, count);
     const { parent } = this.describe(physfn);
-    return Array.from({ length: count }, (_, index) =>
+    const addresses = Array.from({ length: count }, (_, index) =>
+      virtualFunctionAddress(physfn, index),
+    );
+    // A machine file may list some of them itself.
+    const missing = addresses.filter(
+      (address) => this.#devices.get(formatAddress(address))?.physfn !== physfn,
+    );
+    return missing.map((address) =>
       this.add({
-        address: virtualFunctionAddress(physfn, index),
+        address,
         parent,
         config: virtualFunctionConfig(physfn),
         physfn: physfn.address,

@@ -1,8 +1,10 @@
 /** `uiommu ls`: the devices of a machine as a tree, with their groups and who may own their DMA. */
 import { HolderIndex } from '../../host/holders.ts';
-import { dmaUse, type DmaUse } from '../../explain/assign.ts';
-import { GroupView, type ViewedGroup } from '../../iommu/group-view.ts';
+import { dmaUse, type DmaUse } from '../../explain/use.ts';
+import { groupReasons } from '../../explain/group-summary.ts';
+import { GroupView } from '../../iommu/group-view.ts';
 import { reasonOf, roleOf } from '../../iommu/group-reasons.ts';
+import { pciSystem, type PciSystemParts } from '../../kernel/system.ts';
 import { iommuStatus } from '../../machine/iommu-status.ts';
 import type { Machine } from '../../machine/machine.ts';
 import type { PciBus, PciDevice } from '../../machine/pci/device.ts';
@@ -16,12 +18,12 @@ const HELP = `usage: uiommu ls [--host | -m MACHINE] [--profile P] [--json] [--c
 
 Shows the devices of a machine as a tree, the IOMMU group of each, and who may own its DMA:
 
-  kernel  a driver in the group does DMA for the kernel; nobody else can own the group as long as it is bound
-  free    no driver is bound in the group; user space can take it
-  user    only drivers that leave the DMA to user space are bound (vfio-pci, pci-stub, pcieport, …)
+  kernel  a driver in the group does kernel DMA; user space cannot own the group as long as it is bound
+  free    no driver does, and none of VFIO is bound; user space can take the group
+  user    a driver of VFIO is bound; a program can claim the group
   -       no group: no IOMMU translates for the device
 
-Devices of one group cannot be told apart by the IOMMU, or can reach each other behind its back. They are given away
+Devices of one group share requester IDs, or can do peer-to-peer DMA that bypasses the IOMMU. They are assigned
 together or not at all. Groups of more than one device are listed below the tree with the reason.
 
   --host           this computer, as any user (default). Root also sees the reasons
@@ -43,6 +45,13 @@ examples:
 /** Groups whose reason is printed below the tree; all are in --json. */
 const MOST_REASONS = 40;
 const MOST_MEMBERS = 8;
+
+/** A machine, booted, with its groups. */
+type Shown = {
+  readonly machine: Machine;
+  readonly view: GroupView;
+  readonly system: PciSystemParts;
+};
 
 type Row = { readonly tree: string; readonly device: PciDevice };
 
@@ -76,7 +85,7 @@ function drawnBuses(machine: Machine): PciBus[] {
   return [...machine.buses].filter((bus) => bus.isRoot || bus.isVirtual);
 }
 
-function tree(machine: Machine, view: GroupView, style: Style): string[] {
+function tree({ machine, view, system }: Shown, style: Style): string[] {
   const lines: string[] = [];
   const sections = drawnBuses(machine).map((bus) => {
     const rows: Row[] = [];
@@ -102,7 +111,7 @@ function tree(machine: Machine, view: GroupView, style: Style): string[] {
     lines.push(style.bold(title));
     for (const { tree: drawn, device } of rows) {
       const id = view.idOf(device);
-      const use = dmaUse(view, device);
+      const use = dmaUse(system, device.name);
       const name = `${style.dim(drawn)}${device.name}${' '.repeat(Math.max(0, width - drawn.length - device.name.length))}`;
       const group = (id === undefined ? '-' : String(id)).padStart(5);
       const driver = (device.facts.driver ?? '-').padEnd(driverWidth);
@@ -115,16 +124,6 @@ function tree(machine: Machine, view: GroupView, style: Style): string[] {
   return lines;
 }
 
-/** The reasons of a group, each once. */
-function groupReasons(view: GroupView, { members }: ViewedGroup): string[] {
-  const reasons = new Set<string>();
-  for (const member of members) {
-    const merge = view.mergeOf(member);
-    if (merge !== undefined) reasons.add(reasonOf(member, merge));
-  }
-  return [...reasons];
-}
-
 function sharedGroups(view: GroupView, style: Style): string[] {
   const shared = view.groups.filter(({ members }) => members.length > 1);
   if (shared.length === 0) return [];
@@ -133,8 +132,8 @@ function sharedGroups(view: GroupView, style: Style): string[] {
     const names = group.members.slice(0, MOST_MEMBERS).map(({ name }) => name);
     const more = group.members.length - names.length;
     lines.push(`group ${group.id}: ${names.join(' ')}${more > 0 ? ` and ${more} more` : ''}`);
-    const reasons = groupReasons(view, group);
-    for (const reason of reasons.slice(0, 3)) lines.push(style.dim(`  ${reason}`));
+    const reasons = groupReasons(view, group.members);
+    for (const { sentence } of reasons.slice(0, 3)) lines.push(style.dim(`  ${sentence}`));
     if (reasons.length > 3) {
       lines.push(
         style.dim(`  and ${reasons.length - 3} more reasons: uiommu why ${names[1] ?? ''}`),
@@ -174,7 +173,8 @@ function disagreementLines(view: GroupView, style: Style): string[] {
   ];
 }
 
-function textOutput(machine: Machine, view: GroupView, style: Style): string {
+function textOutput(shown: Shown, style: Style): string {
+  const { machine, view } = shown;
   const status = iommuStatus(machine);
   const groups = view.groups.length;
   const lines = [
@@ -186,7 +186,7 @@ function textOutput(machine: Machine, view: GroupView, style: Style): string {
   if (machine.kind === 'selftest')
     lines.push('The mock devices of this machine are made by the program that runs on it.');
   else if (machine.deviceCount === 0) lines.push('There is no PCI device.');
-  else lines.push(...tree(machine, view, style), ...sharedGroups(view, style));
+  else lines.push(...tree(shown, style), ...sharedGroups(view, style));
   const users = vfioUsers(machine, view);
   if (users.size > 0) lines.push('', style.bold('In use'));
   for (const [id, sentences] of users)
@@ -205,7 +205,7 @@ function textOutput(machine: Machine, view: GroupView, style: Style): string {
   return `${lines.join('\n')}\n`;
 }
 
-function jsonOutput(machine: Machine, view: GroupView): string {
+function jsonOutput({ machine, view, system }: Shown): string {
   const users = vfioUsers(machine, view);
   const groups = view.groups.map((group) => {
     const recorded = machine.recordedGroups.get(group.id);
@@ -215,7 +215,7 @@ function jsonOutput(machine: Machine, view: GroupView): string {
       type: recorded?.type === '' ? null : (recorded?.type ?? null),
       members: group.members.map(({ name }) => name),
       others: recorded?.others ?? [],
-      dma: first === undefined ? 'free' : dmaUse(view, first),
+      dma: first === undefined ? 'free' : dmaUse(system, first.name),
       users: users.get(group.id) ?? [],
       merges: group.members.flatMap((member) => mergeJson(view, member)),
     };
@@ -223,7 +223,7 @@ function jsonOutput(machine: Machine, view: GroupView): string {
   const devices = [...machine.devices].map((device) => ({
     address: device.name,
     group: view.idOf(device) ?? null,
-    dma: dmaUse(view, device),
+    dma: dmaUse(system, device.name),
     driver: device.facts.driver ?? null,
     ids: idsOf(device),
     class: device.classCode.toString(16).padStart(6, '0'),
@@ -276,10 +276,10 @@ export const lsCommand: Command = {
     const profile = chosenProfile(values.profile);
     const style = chosenStyle(values.color);
     const machine = chosenMachine(values);
-    const view = new GroupView(machine, profile);
-    process.stdout.write(
-      values.json === true ? jsonOutput(machine, view) : textOutput(machine, view, style),
-    );
+    const system = pciSystem(machine, { profile });
+    const view = new GroupView(machine, profile, system.pci.builder);
+    const shown = { machine, view, system };
+    process.stdout.write(values.json === true ? jsonOutput(shown) : textOutput(shown, style));
     return 0;
   },
 };

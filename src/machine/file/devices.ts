@@ -526,7 +526,6 @@ function factsOf(value: MapValue, problems: Problems): DeviceFacts {
     bars: barsOf(value, problems),
     vfBars: sriov === undefined ? undefined : barsOf(sriov, problems),
     romSize: rom === undefined ? undefined : readSize(rom),
-    model: textOf(value, 'model'),
     iommu: iommu === 'none' ? false : iommu,
     label: textOf(value, 'label'),
   };

@@ -163,7 +163,6 @@ export const DEVICE_SHAPE: MapShape = map(
     ),
     driver: described(NAME, 'The driver that is bound when the machine starts.'),
     'driver-override': described(NAME, 'Content of driver_override.'),
-    model: described(NAME, 'The device model that answers for it under uiommu run.'),
     group: number(0, 1_000_000, 'The number of its IOMMU group; must be what the topology gives.'),
   },
   ['address'],
@@ -200,6 +199,9 @@ const IOMMU = map(
     mode: word(
       ['translated', 'passthrough'],
       'How the kernel itself does DMA. Default: translated.',
+    ),
+    'interrupt-remapping': flag(
+      'false: a device can forge the interrupts of others, so none is assigned. Default: true.',
     ),
     reserved: list(
       REGION,
@@ -271,6 +273,10 @@ export const MACHINE_SHAPE: MapShape = map(
         ),
         'config-acs': text('BITS@DEVICE as pci=config_acs= takes them', undefined, 'Boot option.'),
         ats: flag('false: pci=noats. Default: true.'),
+        'unsafe-interrupts': list(
+          word(['vfio_iommu_type1', 'iommufd'], 'A module.'),
+          'Modules with allow_unsafe_interrupts=1: interrupts need not be remapped.',
+        ),
       },
       [],
       'Boot options.',

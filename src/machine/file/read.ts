@@ -31,6 +31,7 @@ import {
   type DeviceDescription,
   type Iommu,
   type IommuKind,
+  type UnsafeInterrupts,
 } from '../machine.ts';
 import { parseConfigAcs, parseDisableRedirect, type AcsOptions } from '../pci/acs-control.ts';
 import { formatAddress, parseAddress, parseBus } from '../pci/address.ts';
@@ -96,6 +97,7 @@ function emptyMachine(file: MapValue, name: string, problems: Problems): Machine
     acs: boot !== undefined && textOf(boot, 'acs') === 'as-is' ? 'as-is' : 'enable',
     acsOptions: readAcsOptions(boot, problems),
     atsDisabled: boot !== undefined && flagOf(boot, 'ats') === false,
+    unsafeInterrupts: readUnsafeInterrupts(boot),
     iommus: readIommus(file, problems),
     drivers: mapsOf(file, 'drivers').map(readDriver),
     firmwareTables:
@@ -116,6 +118,12 @@ function emptyMachine(file: MapValue, name: string, problems: Problems): Machine
     });
   }
   return machine;
+}
+
+function readUnsafeInterrupts(boot: MapValue | undefined): UnsafeInterrupts {
+  const modules = boot === undefined ? [] : textsOf(boot, 'unsafe-interrupts');
+  const has = (name: string): boolean => modules.some(({ text }) => text === name);
+  return { type1: has('vfio_iommu_type1'), iommufd: has('iommufd') };
 }
 
 function readAcsOptions(boot: MapValue | undefined, problems: Problems): AcsOptions {
@@ -148,6 +156,10 @@ function readIommus(file: MapValue, problems: Problems): Iommu[] {
   if (field === undefined) return kind === 'selftest' ? [] : [defaultIommu()];
   if (field.kind === 'scalar') return [];
   const values = field.kind === 'map' ? [field] : mapsOf(file, 'iommu');
+  const modes = values.map((value) => textOf(value, 'mode') ?? 'translated');
+  if (new Set(modes).size > 1) {
+    problems.add(field.at, 'Linux passes all IOMMUs through or none; expected one "mode" for all');
+  }
   return values.map((value, index) => {
     const iommuKind = (textOf(value, 'kind') ?? 'intel') as IommuKind;
     const written = value.fields.has('reserved');
@@ -156,6 +168,7 @@ function readIommus(file: MapValue, problems: Problems): Iommu[] {
       name: textOf(value, 'name') ?? `iommu${index}`,
       kind: iommuKind,
       mode: textOf(value, 'mode') === 'passthrough' ? 'passthrough' : 'translated',
+      interruptRemapping: flagOf(value, 'interrupt-remapping') ?? true,
       reserved: written ? readRegions(value, 'reserved', problems) : x86 ? [MSI_WINDOW] : [],
     };
   });
@@ -241,8 +254,10 @@ function switchOnVirtualFunctions(
 ): void {
   for (const { entry } of devices) {
     const sriov = mapOf(entry.value, 'sriov');
-    const enabled = sriov === undefined ? undefined : numberOf(sriov, 'enabled');
-    if (sriov === undefined || enabled === undefined || enabled === 0) continue;
+    if (sriov === undefined) continue;
+    const listed = [...machine.devices].filter(({ physfn }) => physfn?.name === entry.name).length;
+    const enabled = numberOf(sriov, 'enabled') ?? listed;
+    if (enabled === 0) continue;
     const total = numberOf(sriov, 'total') ?? 0;
     const at = sriov.fields.get('enabled')?.value.at ?? sriov.at;
     if (enabled > total) {

@@ -51,7 +51,7 @@ export function formatMachine(machine: Machine, capture?: CaptureNote): string {
     kind: machine.kind,
     name: machine.name,
     capture: capture && captureNote(machine, capture),
-    boot: machine.acs === 'as-is' ? { acs: 'as-is' } : undefined,
+    boot: boot(machine),
     iommu: machine.iommus.length === 0 ? 'none' : machine.iommus.map(iommu),
     'root-buses': filled(
       roots.map(({ name, dmaDevice }) =>
@@ -64,6 +64,12 @@ export function formatMachine(machine: Machine, capture?: CaptureNote): string {
   });
 }
 
+function boot({ acs, unsafeInterrupts: { type1, iommufd } }: Machine): JsonMap | undefined {
+  const modules = [...(type1 ? ['vfio_iommu_type1'] : []), ...(iommufd ? ['iommufd'] : [])];
+  if (acs !== 'as-is' && modules.length === 0) return undefined;
+  return { acs: acs === 'as-is' ? acs : undefined, 'unsafe-interrupts': filled(modules) };
+}
+
 function captureNote({ firmwareTables }: Machine, note: CaptureNote): JsonMap {
   return {
     kernel: note.kernel,
@@ -73,11 +79,17 @@ function captureNote({ firmwareTables }: Machine, note: CaptureNote): JsonMap {
   };
 }
 
-function iommu({ name, kind, mode, reserved }: Iommu): JsonMap {
+function iommu({ name, kind, mode, interruptRemapping, reserved }: Iommu): JsonMap {
   const [first] = reserved;
   const usual = reserved.length === 1 && first !== undefined && sameRegion(first, MSI_WINDOW);
   const implied = usual && (kind === 'intel' || kind === 'amd');
-  return { name, kind, mode, reserved: implied ? undefined : regions(reserved) };
+  return {
+    name,
+    kind,
+    mode,
+    'interrupt-remapping': interruptRemapping === false ? false : undefined,
+    reserved: implied ? undefined : regions(reserved),
+  };
 }
 
 function sameRegion(a: ReservedRegion, b: ReservedRegion): boolean {
@@ -109,7 +121,6 @@ function device(machine: Machine, pci: PciDevice): JsonMap {
     behind: behind && formatAddress(behind),
     driver: facts.driver,
     'driver-override': facts.driverOverride,
-    model: facts.model,
     rom: facts.romSize === undefined ? undefined : hex(facts.romSize),
     group: facts.recordedGroup,
     iommu: under === false ? 'none' : under,

@@ -131,8 +131,6 @@ export type DeviceFacts = {
   readonly vfBars?: readonly Bar[] | undefined;
   /** its interrupt as the kernel showed it; otherwise the register of configuration space */
   readonly irq?: number | undefined;
-  /** name of the device model that answers for it under `run` */
-  readonly model?: string | undefined;
   /** name of the IOMMU that translates for it; false: none does */
   readonly iommu?: string | false | undefined;
   /** for people: "GPU", "eth0" */

@@ -12,7 +12,7 @@ import { VFIO_IOCTLS as spec } from '../../uapi/vfio-ioctls.ts';
 import { VFIO_DEVICE_FLAGS_PCI, VFIO_DEVICE_FLAGS_RESET } from '../../uapi/vfio.ts';
 import type { VfioDevice, VfioDeviceOps } from '../state.ts';
 import { IoctlTable, op } from '../vcmd.ts';
-import type { VfTokens } from './vf-token.ts';
+import { tokenOption, type VfTokens } from './vf-token.ts';
 
 const REGIONS = 9;
 const INTERRUPTS = 5;
@@ -34,6 +34,12 @@ export function vfioPciOps(known: VfioPciFunction, tokens: VfTokens): VfioDevice
     },
     closeDevice: () => {
       tokens.closed(known.pci);
+    },
+    match: (_device, named) => {
+      const { name } = known.pci;
+      if (!named.startsWith(name) || !['', ' '].includes(named.charAt(name.length))) return false;
+      tokens.match(known.pci, tokenOption(named.slice(name.length)));
+      return true;
     },
     matchToken: (_device, token) => {
       tokens.match(known.pci, token);

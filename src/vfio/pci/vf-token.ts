@@ -3,9 +3,10 @@
  * whose physical function is bound to the same driver opens only with the token of that one; the physical function keeps its
  * token while virtual functions are open.
  *
- * After drivers/vfio/pci/vfio_pci_core.c: vfio_pci_core_match_token_uuid.
+ * After drivers/vfio/pci/vfio_pci_core.c: vfio_pci_core_match, vfio_pci_core_match_token_uuid.
  */
 import { Errno } from '../../base/errno.ts';
+import { bytesOfHex } from '../../machine/hex.ts';
 import type { PciDevice } from '../../machine/pci/device.ts';
 
 type Token = {
@@ -18,9 +19,9 @@ type Token = {
 export class VfTokens {
   readonly #byPhysfn = new Map<PciDevice, Token>();
 
-  /** A function is bound to the driver. */
+  /** A physical function is bound to the driver. */
   add(pci: PciDevice): void {
-    if (pci.sriovOffset !== 0) this.#byPhysfn.set(pci, { uuid: undefined, users: 0 });
+    this.#byPhysfn.set(pci, { uuid: undefined, users: 0 });
   }
 
   remove(pci: PciDevice): void {
@@ -61,6 +62,28 @@ export class VfTokens {
       own.uuid = given.slice();
     }
   }
+}
+
+const OPTION = 'vf_token=';
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/i;
+
+/**
+ * The token in what GET_DEVICE_FD names after the device, as in "0000:04:10.0 vf_token=UUID".
+ * @param options what follows the address
+ * @returns 16 bytes; undefined for no token
+ * @throws Errno EINVAL for another option, a second token, and what is no UUID
+ */
+export function tokenOption(options: string): Uint8Array | undefined {
+  let token: Uint8Array | undefined;
+  for (let rest = options.replace(/^ +/, ''); rest !== '';) {
+    const uuid = rest.startsWith(OPTION) ? UUID.exec(rest.slice(OPTION.length))?.[0] : undefined;
+    if (uuid === undefined || token !== undefined) {
+      throw new Errno('EINVAL', `"${rest}" is not one vf_token=UUID`);
+    }
+    token = bytesOfHex(uuid.replaceAll('-', ''));
+    rest = rest.slice(OPTION.length + uuid.length).replace(/^ +/, '');
+  }
+  return token;
 }
 
 function unwanted(pci: PciDevice): Errno {
