@@ -16,6 +16,8 @@ export type Capability = 'CAP_SYS_ADMIN' | 'CAP_SYS_RAWIO' | 'CAP_SYS_RESOURCE' 
 export type UserMemory = {
   /** Fills `into` from client memory at `address`; EFAULT if any byte cannot be read. */
   copyIn(address: bigint, into: Uint8Array): void;
+  /** Nothing but zeros; EFAULT if a byte that cannot be read comes before any other. May be long: up to 4 GiB. */
+  isZero(address: bigint, length: number): boolean;
   /** Writes `bytes` to client memory at `address`; EFAULT if any byte cannot be written. */
   copyOut(address: bigint, bytes: Uint8Array): void;
 };

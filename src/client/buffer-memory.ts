@@ -3,7 +3,7 @@
  * page that was never written takes no space, so that a test can map terabytes.
  */
 import { Errno } from '../base/errno.ts';
-import { MAX_ADDRESS, PAGE_BYTES, hex } from '../base/position.ts';
+import { hex, MAX_ADDRESS, offsetOf, PAGE_BYTES } from '../base/position.ts';
 import type { AddressSpace, Backing, PageRun } from '../base/task.ts';
 
 type Region = {
@@ -92,6 +92,18 @@ export class BufferMemory implements AddressSpace {
     this.#copy({ address, length: into.length, write: false }, (run, { at, done, length }) => {
       run.backing.read(run.page * PAGE_BYTES + at, into.subarray(done, done + length));
     });
+  }
+
+  // Page by page: what lies before an unreadable byte counts first.
+  isZero(address: bigint, length: number): boolean {
+    for (let done = 0; done < length;) {
+      const at = address + BigInt(done);
+      const bytes = new Uint8Array(Math.min(PAGE_BYTES - offsetOf(at), length - done));
+      this.copyIn(at, bytes);
+      if (bytes.some((byte) => byte !== 0)) return false;
+      done += bytes.length;
+    }
+    return true;
   }
 
   copyOut(address: bigint, bytes: Uint8Array): void {

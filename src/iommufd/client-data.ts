@@ -5,12 +5,10 @@
  * copy_struct_from_user of include/linux/uaccess.h.
  */
 import { Errno } from '../base/errno.ts';
-import { PAGE_BYTES, USER_END, hex, offsetOf } from '../base/position.ts';
+import { USER_END, hex } from '../base/position.ts';
 import type { Fields, Static, Struct } from '../base/struct.ts';
 import type { Task } from '../base/task.ts';
 import type { UserData } from '../iommu/domain.ts';
-
-const CHUNK = 65_536;
 
 /** Fills `bytes` from client memory. @returns false if any of it cannot be read */
 export function tryCopy(task: Task, address: bigint, bytes: Uint8Array): boolean {
@@ -35,19 +33,8 @@ export function checkZero(
   // All of it has to lie where a program can have memory (user_read_access_begin), before any of it is looked at.
   const end = rest.from + BigInt(rest.length);
   if (end > USER_END) throw new Errno('EFAULT', `${struct} reaches beyond ${hex(USER_END)}`);
-  for (let done = 0; done < rest.length;) {
-    const from = BigInt.asUintN(64, rest.from + BigInt(done));
-    let bytes = new Uint8Array(Math.min(CHUNK, rest.length - done));
-    if (!tryCopy(task, from, bytes)) {
-      // What lies before the unreadable page counts first.
-      bytes = bytes.subarray(0, PAGE_BYTES - offsetOf(from));
-      task.memory.copyIn(from, bytes);
-    }
-    if (bytes.some((byte) => byte !== 0)) {
-      throw new Errno('E2BIG', `there is something beyond what is known of ${struct}`);
-    }
-    done += bytes.length;
-  }
+  if (task.memory.isZero(rest.from, rest.length)) return;
+  throw new Errno('E2BIG', `there is something beyond what is known of ${struct}`);
 }
 
 /** A piece of client memory as a driver sees it. */

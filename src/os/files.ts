@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 
 import { allocate } from './arena.ts';
 import { sys, sys6 } from './libc.ts';
-import { AT_FDCWD, NR, O_CLOEXEC, O_PATH, O_RDONLY } from './numbers.ts';
+import { AT_EMPTY_PATH, AT_FDCWD, NR, O_CLOEXEC, O_PATH, O_RDONLY } from './numbers.ts';
 
 const PATH_MAX = 4096;
 const MFD_CLOEXEC = 1;
@@ -13,9 +13,12 @@ const IN_DELETE_SELF = 0x400;
 const IN_Q_OVERFLOW = 0x4000;
 const IN_IGNORED = 0x8000;
 
+const AT_STATX_DONT_SYNC = 0x4000;
+const STATX_BASIC = 0x7ff;
+
 const path = allocate(PATH_MAX + 8);
-const status = allocate(144);
-const statusWords = new Uint32Array(status.bytes.buffer, status.bytes.byteOffset, 36);
+const status = allocate(256);
+const statusWords = new Uint32Array(status.bytes.buffer, status.bytes.byteOffset, 64);
 const encoder = new TextEncoder();
 
 function putPath(text: string): number {
@@ -40,26 +43,35 @@ export const identity = { device: 0, inode: 0, mode: 0, size: 0 };
 
 function identify(result: number): number {
   if (result < 0) return result;
-  identity.device = (statusWords[0] ?? 0) + (statusWords[1] ?? 0) * 2 ** 32;
-  identity.inode = (statusWords[2] ?? 0) + (statusWords[3] ?? 0) * 2 ** 32;
-  identity.mode = statusWords[6] ?? 0;
-  identity.size = (statusWords[12] ?? 0) + (statusWords[13] ?? 0) * 2 ** 32;
+  const [major, minor] = [statusWords[34] ?? 0, statusWords[35] ?? 0];
+  identity.device = ((minor & 0xff) | ((major & 0xfff) << 8) | ((minor & ~0xff) << 12)) >>> 0;
+  identity.inode = (statusWords[8] ?? 0) + (statusWords[9] ?? 0) * 2 ** 32;
+  identity.mode = (statusWords[7] ?? 0) & 0xffff;
+  identity.size = (statusWords[10] ?? 0) + (statusWords[11] ?? 0) * 2 ** 32;
   return 0;
+}
+
+// struct statx. What a file system would have to ask a server for (FUSE, network) is told as last known: nobody is waited for.
+function ask(directory: number, name: number, flags: number): number {
+  const { address } = status;
+  return identify(
+    sys6(NR.statx, directory, name, flags | AT_STATX_DONT_SYNC, STATX_BASIC, address, 0),
+  );
 }
 
 /** Fills {@link identity} for the entry named `number` of a directory that is open (of /proc/PID/fd). */
 export function identifyEntry(directory: number, number: number): number {
-  return identify(sys6(NR.newfstatat, directory, putNumber(number), status.address, 0, 0, 0));
+  return ask(directory, putNumber(number), 0);
 }
 
 /** Fills {@link identity} for a path, symbolic links followed, relative to an open directory. */
 export function identifyPath(name: string, directory = AT_FDCWD): number {
-  return identify(sys6(NR.newfstatat, directory, putPath(name), status.address, 0, 0, 0));
+  return ask(directory, putPath(name), 0);
 }
 
 /** Fills {@link identity} for an open descriptor. */
 export function identifyFile(fd: number): number {
-  return identify(sys(NR.fstat, fd, status.address));
+  return ask(fd, putPath(''), AT_EMPTY_PATH);
 }
 
 /** Opens a path; close-on-exec. */
@@ -86,6 +98,15 @@ export function openBeneath(directory: string, below: string, flags: number): nu
   const fd = sys(NR.openat2, root, putPath(below), openHow.address, OPEN_HOW_SIZE);
   closeFile(root);
   return fd;
+}
+
+const RESOLVE_CACHED = 0x20;
+
+/** Takes hold of what a path means (O_PATH) if the kernel need not ask a disk or another program for that; else EAGAIN. */
+export function openCached(name: string, flags: number, directory: number): number {
+  openHow.view.setBigUint64(0, BigInt(flags | O_PATH | O_CLOEXEC), true);
+  openHow.view.setBigUint64(16, BigInt(RESOLVE_CACHED), true);
+  return sys(NR.openat2, directory, putPath(name), openHow.address, OPEN_HOW_SIZE);
 }
 
 export function closeFile(fd: number): void {

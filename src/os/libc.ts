@@ -13,6 +13,7 @@ const libc = koffi.load('libc.so.6');
 
 // Each argument costs time of its own: what takes few gets an entry with few.
 const raw = entry(6);
+const rawLater = libc.func('long syscall(long, long, long, long, long, long, long)');
 const rawShort = entry(3);
 
 function entry(count: number): (...words: Word[]) => number {
@@ -39,6 +40,19 @@ export function sys6(nr: number, a: Word, b: Word, c: Word, d: Word, e: Word, f:
   const result = raw(nr, a, b, c, d, e, f);
   // errno must be read at once: nothing may come between.
   return result === -1 ? -koffi.errno() : result;
+}
+
+/** One system call, made by another thread. @returns its value, or -1 */
+export function sysLater(
+  nr: number,
+  ...words: readonly [Word, Word, Word, Word, Word, Word]
+): Promise<number> {
+  return new Promise((resolve, reject) => {
+    rawLater.async(nr, ...words, (error: Error | null, result: number) => {
+      if (error === null) resolve(result);
+      else reject(error);
+    });
+  });
 }
 
 /** An ArrayBuffer over memory that the process has mapped; it must stay mapped for as long as the buffer is reachable. */

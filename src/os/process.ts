@@ -7,6 +7,7 @@ import { sys, sys6 } from './libc.ts';
 import { NR } from './numbers.ts';
 
 const ESRCH = 3;
+const EFAULT = 14;
 
 /** The largest piece that {@link readMemory} and {@link writeMemory} move at once, in bytes. */
 export const PIECE = 1 << 18;
@@ -25,7 +26,32 @@ const remoteWords = new Uint32Array(remote.bytes.buffer, remote.bytes.byteOffset
 export const pieceBytes = piece.bytes;
 export const pieceView = piece.view;
 
+/** The page is not there: who writes to it waits for another program (EAGAIN). */
+export const HELD_BACK = 11;
+
+/**
+ * Asked before memory is copied.
+ * @returns 0, or the negative errno that the copy is to have: {@link HELD_BACK} for a write only
+ */
+export type MemoryGuard = (tid: number, address: bigint, length: number, write: boolean) => number;
+
+let guard: MemoryGuard | undefined;
+
+/** From now on all copies ask first. */
+export function guardMemory(asked: MemoryGuard | undefined): void {
+  guard = asked;
+}
+
+/** Memory of a thread can be reached without waiting, as far as is known. */
+export function isAtHand(tid: number, address: number, length: number): boolean {
+  return guard === undefined || guard(tid, BigInt(address), length, false) === 0;
+}
+
 function move(nr: number, tid: number, address: bigint, length: number): number {
+  if (guard !== undefined) {
+    const refused = guard(tid, address, length, nr === NR.process_vm_writev);
+    if (refused !== 0) return refused;
+  }
   localLength[2] = length;
   remoteWords[2] = length;
   remote.view.setBigUint64(0, address, true);
@@ -56,6 +82,7 @@ export const blockBytes = block.bytes;
 
 /** Copies bytes of a thread's memory to {@link blockBytes}; page protections hold. */
 export function readBlock(tid: number, address: number, length: number): number {
+  if (!isAtHand(tid, address, length)) return -EFAULT;
   blockWords[2] = length;
   remoteWords[0] = address >>> 0;
   remoteWords[1] = Math.floor(address / WORD);

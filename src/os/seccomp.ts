@@ -80,6 +80,9 @@ export type FileOptions = {
   readonly at?: number | undefined;
 };
 
+/** A call as it was received. */
+export type Received = Uint32Array;
+
 /** A call, while its caller waits: low and high half of its ID. */
 export type CallId = { readonly low: number; readonly high: number };
 
@@ -146,11 +149,27 @@ export class Listener {
   receive(): boolean {
     this.#requestWords.fill(0);
     if (this.#ask(NOTIF_RECV, this.#request.address) < 0) return false;
+    this.#begin();
+    return true;
+  }
+
+  /** The call received last, to be taken up later: {@link resume}. It stays without an answer until then. */
+  suspend(): Received {
+    return this.#requestWords.slice();
+  }
+
+  /** Makes a suspended call the current one again; false if its caller is gone. */
+  resume(call: Received): boolean {
+    this.#requestWords.set(call);
+    this.#begin();
+    return this.valid;
+  }
+
+  #begin(): void {
     this.tid = this.#requestWords[2] ?? 0;
     this.nr = this.#requestWords[4] ?? 0;
     this.#responseWords[0] = this.#requestWords[0] ?? 0;
     this.#responseWords[1] = this.#requestWords[1] ?? 0;
-    return true;
   }
 
   /** Argument `index` as an int. */
@@ -194,7 +213,7 @@ export class Listener {
   /** The caller still waits for its answer. */
   waits(call: CallId): boolean {
     this.#putParked(call);
-    return sys3(NR.ioctl, this.fd, NOTIF_ID_VALID, this.#parked.address) === 0;
+    return this.#ask(NOTIF_ID_VALID, this.#parked.address) === 0;
   }
 
   /**
@@ -208,7 +227,7 @@ export class Listener {
     view.setBigInt64(8, BigInt(Math.max(result, -1)), true);
     view.setInt32(16, Math.min(result, 0), true);
     view.setUint32(20, 0, true);
-    return sys3(NR.ioctl, this.fd, NOTIF_SEND, this.#parked.address) === 0;
+    return this.#ask(NOTIF_SEND, this.#parked.address) === 0;
   }
 
   #putParked({ low, high }: CallId): void {

@@ -65,6 +65,7 @@ export class Call implements Task {
     if (this.#memory === undefined) {
       const space = this.#context.processes.spaceOf(this.thread);
       space.caller = this.thread.tid;
+      space.turn = this.#context.current.turn;
       this.#memory = space;
     }
     return this.#memory;
@@ -74,7 +75,9 @@ export class Call implements Task {
   end(): void {
     forgetReadAhead();
     this.#context.names.endCall(this.tid);
-    if (this.#memory !== undefined) this.#memory.caller = 0;
+    if (this.#memory === undefined) return;
+    this.#memory.caller = 0;
+    this.#memory.turn = undefined;
   }
 
   get limits(): ResourceLimits {

@@ -1,5 +1,6 @@
 /** What the handling of a call works with: the parts of one run. */
 import type { Kernel } from '../kernel/kernel.ts';
+import type { HostLinks } from './names/host-links.ts';
 import type { Mirror } from './names/mirror.ts';
 import type { Listener } from '../os/seccomp.ts';
 import type { Call } from './call.ts';
@@ -8,6 +9,7 @@ import type { FdCache } from './fds/fd-cache.ts';
 import type { SharedMemories } from './memory/shared.ts';
 import type { PendingCalls } from './pending.ts';
 import type { ClientThread, ProcessTable } from './process-table.ts';
+import type { Turn } from './turn.ts';
 
 export type Context = {
   readonly listener: Listener;
@@ -17,6 +19,8 @@ export type Context = {
   readonly fdCache: FdCache;
   readonly shared: SharedMemories;
   readonly names: Kernel;
+  /** symbolic links of the host */
+  readonly links: HostLinks;
   /** the folders of the machine, as they stand in the host's file system */
   readonly mirror: Mirror;
   /** the call that is being handled, once it is known to be about something of ours */
@@ -29,6 +33,7 @@ export type Context = {
 export type Current = {
   /** somebody wants calls described */
   readonly observed: boolean;
+  turn: Turn;
   call: Call | undefined;
   /** arguments that are no struct, to be read by people */
   arguments: readonly string[];

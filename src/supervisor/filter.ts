@@ -3,7 +3,8 @@
  * path (and the stat family, which may be asked about one of our files); ioctls of type ';', the letter of iommufd and
  * VFIO, or of dma-bufs; shared mappings of files; reads and writes of file numbers from the stream floor on, where our files
  * live whose data we make (event queues), in any way, and closing those; what gives a low file number another meaning (fds/fd-cache.ts);
- * capabilities, for clients that count as root; the end of a process, for the memory that outlives it.
+ * capabilities, for clients that count as root; the end of a process, for the memory that outlives it; what makes pages and
+ * names that somebody else has to supply (syscalls/held-back.ts).
  *
  * The end of a single thread is not looked at: our own launching thread is under the filter too, and the main thread joins it,
  * deaf to calls meanwhile.
@@ -24,6 +25,7 @@ import {
 import { FIRST_WINDOW_OFFSET, REGION_OFFSET_PREFIX } from '../base/file-offsets.ts';
 import { CLONE_FILES, CLONE_THREAD, NR } from '../os/numbers.ts';
 import { KNOWN_NUMBERS } from './fds/fd-cache.ts';
+import { USERFAULTFD_IOC_NEW } from './syscalls/held-back.ts';
 
 const X32_BIT = 0x40000000;
 const IOCTL_TYPE_MASK = 0xff00;
@@ -78,6 +80,9 @@ const ALWAYS = [
   NR.capset,
   NR.clone3,
   NR.io_uring_setup,
+  NR.userfaultfd,
+  NR.mount,
+  NR.fsopen,
 ];
 
 const when = (calls: readonly number[], label: string): Instruction[] =>
@@ -91,6 +96,7 @@ const IOCTL: readonly (Instruction | string)[] = [
   ['equal', DMA_BUF_TYPE, 'look'],
   // What a pipe answers, and no stream of ours.
   ['load', dataLow(1)],
+  ['equal', USERFAULTFD_IOC_NEW, 'look'],
   ['equal', FIONREAD, 'stream', 'allow'],
 ];
 

@@ -3,21 +3,30 @@
  * answer without a pause, so the engine never sees two at a time; one that begins an operation that ends later is parked
  * (pending.ts), and the next one is handled.
  *
+ * A call that cannot go on is left in the middle, and begun again when its turn comes (turn.ts): every other one is answered
+ * meanwhile.
+ *
  * The event loop wakes us for the first call; while calls keep coming we wait for the next one ourselves, a moment each time,
  * because going back to the event loop costs as much as a third of a call.
  */
 import { PENDING, type Outcome } from '../base/answer-later.ts';
 import { Errno } from '../base/errno.ts';
+import { closeFile } from '../os/files.ts';
+import { writeLater } from '../os/later.ts';
 import { watchReadable, type Watch } from '../os/libc.ts';
 import { isThreadOf } from '../os/process.ts';
 import type { Listener } from '../os/seccomp.ts';
 import { beginCall } from './call.ts';
 import { CONTINUE, type Context } from './context.ts';
 import type { Observer } from './trace/observer.ts';
+import { SuspendedCalls } from './suspended.ts';
 import { SYSCALLS, type Syscall } from './syscalls/table.ts';
+import { Turn } from './turn.ts';
 
 const PATIENCE = 2; // milliseconds
 const BURST = 4096; // calls, after which timers and signals get their turn
+/** A call that was left in the middle gets at most half of the time while others come, in milliseconds each. */
+const OTHERS_TURN = 2;
 
 export type LoopEnd = {
   /** No process is left that runs under the filter. */
@@ -38,6 +47,11 @@ export class NotifyLoop {
   readonly #end: LoopEnd;
   #watch: Watch | undefined;
   #abandoned = false;
+  readonly #suspended = new SuspendedCalls(() => {
+    this.#serveSoon();
+  });
+  /** when one of the suspended calls last had its turn */
+  #lastTurn = 0;
 
   constructor(context: Context, observer: Observer | undefined, end: LoopEnd) {
     this.#context = context;
@@ -67,14 +81,11 @@ export class NotifyLoop {
 
   #serve(): void {
     for (let calls = 0; calls < BURST && this.#watch !== undefined; calls++) {
-      switch (this.#listener.wait(PATIENCE)) {
+      const { anyReady } = this.#suspended;
+      switch (this.#listener.wait(anyReady ? 0 : PATIENCE)) {
         case 'call':
-          if (!this.#listener.receive()) break;
-          // What happened before the call was ready when the wait for it ended: files that are gone, and processes whose
-          // numbers may mean others by now.
-          if (this.#listener.companionReady) this.collect();
-          if (!this.#abandoned) this.#handle();
-          else if (isThreadOf(process.pid, this.#listener.tid)) this.#listener.proceed();
+          if (this.#listener.receive()) this.#received();
+          if (anyReady && performance.now() - this.#lastTurn > OTHERS_TURN) this.#goOn();
           break;
         case 'companion':
           this.collect();
@@ -84,9 +95,39 @@ export class NotifyLoop {
           this.#end.hangup();
           return;
         case 'nothing':
-          return;
+          if (!anyReady) return;
+          this.#goOn();
+          break;
       }
     }
+    if (this.#suspended.anyReady) this.#serveSoon();
+  }
+
+  #received(): void {
+    // What happened before the call was ready when the wait for it ended: files that are gone, and processes whose
+    // numbers may mean others by now.
+    if (this.#listener.companionReady) this.collect();
+    if (this.#abandoned) {
+      if (isThreadOf(process.pid, this.#listener.tid)) this.#listener.proceed();
+      return;
+    }
+    this.#handle(new Turn(this.#context.current.observed ? process.hrtime.bigint() : 0n));
+  }
+
+  // The event loop comes first, so that timers and signals have their turn.
+  #serveSoon(): void {
+    setImmediate(() => {
+      this.#serve();
+    });
+  }
+
+  /** Takes up the suspended call whose turn it is. */
+  #goOn(): void {
+    const call = this.#suspended.next();
+    if (call === undefined || this.#abandoned) return;
+    this.collect();
+    if (this.#listener.resume(call.received)) call.goOn();
+    this.#lastTurn = performance.now();
   }
 
   /** Takes in what happened besides calls: files released, processes ended. */
@@ -108,7 +149,7 @@ export class NotifyLoop {
     }
   }
 
-  #handle(): void {
+  #handle(turn: Turn): void {
     const listener = this.#listener;
     this.#context.fdCache.called(listener.tid);
     const syscall = SYSCALLS.get(listener.nr);
@@ -117,12 +158,14 @@ export class NotifyLoop {
       return;
     }
     const { current } = this.#context;
-    const begin = current.observed ? process.hrtime.bigint() : 0n;
+    const { began } = turn;
     forget(current);
+    current.turn = turn;
+    turn.begin();
     let outcome: Outcome;
     try {
       outcome = syscall.handle(this.#context);
-      if (outcome === PENDING) this.#park(syscall, begin);
+      if (outcome === PENDING) this.#park(syscall, began);
     } catch (error) {
       if (!(error instanceof Errno)) {
         this.#end.broken(error, current.call?.record?.call ?? syscall.name);
@@ -131,9 +174,51 @@ export class NotifyLoop {
       outcome = error;
     }
     current.call?.end();
+    if (outcome instanceof Errno && turn.again !== undefined) {
+      if (this.#suspend(turn)) return;
+      outcome = new Errno('EAGAIN', 'too many calls of this run wait for memory or names');
+    }
+    const written = this.#write(turn);
     if (outcome === PENDING) return;
-    this.#answer(outcome);
-    this.#observe(syscall, begin)?.(outcome);
+    if (written === undefined) this.#answer(outcome);
+    else this.#answerAfter(written, outcome);
+    this.#observe(syscall, began)?.(outcome);
+  }
+
+  /** Leaves the call in the middle; false if too many are. */
+  #suspend(turn: Turn): boolean {
+    for (const { memory } of turn.posted.splice(0)) closeFile(memory);
+    if (this.#suspended.full) return false;
+    const goOn = (): void => {
+      this.#handle(turn);
+    };
+    this.#suspended.add({ received: this.#listener.suspend(), goOn }, turn.again?.ready);
+    return true;
+  }
+
+  /** What the call writes to memory that is not there yet; undefined if that is nothing. */
+  #write({ posted }: Turn): Promise<boolean> | undefined {
+    if (posted.length === 0) return undefined;
+    return (async () => {
+      let written = true;
+      for (const { memory, address, bytes } of posted.splice(0)) {
+        written = written && (await writeLater(memory, bytes, address));
+        closeFile(memory);
+      }
+      return written;
+    })();
+  }
+
+  /** Answers when what the call writes has reached the client; it is not undone if that fails. */
+  #answerAfter(written: Promise<boolean>, outcome: Outcome): void {
+    let reached = false;
+    const goOn = (): void => {
+      this.#answer(reached ? outcome : new Errno('EFAULT', 'the memory has gone meanwhile'));
+    };
+    this.#suspended.add(
+      { received: this.#listener.suspend(), goOn },
+      written.then((all) => (reached = all)),
+    );
   }
 
   #answer(outcome: Outcome): void {

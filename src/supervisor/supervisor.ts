@@ -12,7 +12,7 @@ import type { Kernel } from '../kernel/kernel.ts';
 import { closeFile } from '../os/files.ts';
 import { signalPid, signalProcess } from '../os/process.ts';
 import { Listener, UnsupportedError } from '../os/seccomp.ts';
-import type { Context } from './context.ts';
+import type { Context, Current } from './context.ts';
 import { FileTable } from './fds/files.ts';
 import { buildFilter } from './filter.ts';
 import { clientFileLimit } from './fds/limit.ts';
@@ -24,7 +24,10 @@ import type { Observer } from './trace/observer.ts';
 import { PendingCalls } from './pending.ts';
 import { ProcessTable, threadStatus } from './process-table.ts';
 import { SharedMemories } from './memory/shared.ts';
+import { HostLinks } from './names/host-links.ts';
 import { Mirror } from './names/mirror.ts';
+import { lookAtMounts } from './syscalls/held-back.ts';
+import { Turn } from './turn.ts';
 
 export type RunOptions = {
   /** program and arguments */
@@ -145,8 +148,9 @@ export class Supervisor {
       callerWaits: () => listener.valid,
     });
     this.#processes = processes;
-    const current = {
+    const current: Current = {
       observed: observer !== undefined,
+      turn: new Turn(0n),
       call: undefined,
       arguments: [],
       opened: undefined,
@@ -159,10 +163,12 @@ export class Supervisor {
       fdCache: new FdCache(processes),
       shared,
       names: kernel,
+      links: new HostLinks(() => current.turn),
       mirror: this.#trees,
       current,
       asRoot,
     };
+    lookAtMounts(context);
     this.#loop = new NotifyLoop(context, observer, {
       hangup: () => {
         this.#hungUp = true;

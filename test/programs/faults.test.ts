@@ -115,3 +115,44 @@ test('what a user plants below the mirrored debugfs is neither followed nor wait
     'directory',
   ]);
 });
+
+/** No call of a well-behaved client may take longer, whatever another one does; in milliseconds. */
+const LONGEST = 50;
+
+/** What the hostile client was answered, and the slowest call of the other; the best of three, since machines are shared. */
+async function latency(
+  t: TestContext,
+  what: string,
+  options: readonly string[] = [],
+): Promise<{ answer: string; slowest: number } | undefined> {
+  const program = compiled(t, 'latency', options);
+  if (program === undefined) return undefined;
+  let best: { answer: string; slowest: number } | undefined;
+  for (let i = 0; i < 3 && (best?.slowest ?? Infinity) > LONGEST; i++) {
+    const { stdout, stderr, status } = await uiommuRun([program, what]);
+    assert.deepEqual([status, stderr], [0, '']);
+    const missing = /^no (\w+)/.exec(stdout)?.[1];
+    if (missing !== undefined) {
+      t.skip(`no ${missing} for this user`);
+      return undefined;
+    }
+    const slowest = Number(/^slowest (\S+) ms$/m.exec(stdout)?.[1]);
+    const answer = stdout.replace(/^slowest .*\n/m, '');
+    if (best === undefined || slowest < best.slowest) best = { answer, slowest };
+  }
+  return best;
+}
+
+for (const [title, what, answer] of [
+  ['a struct of 4 GiB, all zero', 'huge', 'huge: 0\n'],
+  ['a path in memory that a userfaultfd holds back for ever', 'held', ''],
+  ['a struct in memory that another thread supplies late', 'served', 'served: 1\n'],
+  ['a path in a file system of user space that nobody serves', 'fuse', 'fuse: 0\n'],
+] as const) {
+  test(`${title} holds up no other client`, async (t) => {
+    const outcome = await latency(t, what);
+    if (outcome === undefined) return;
+    assert.equal(outcome.answer, answer);
+    assert.ok(outcome.slowest < LONGEST, `another client waited ${outcome.slowest} ms`);
+  });
+}

@@ -13,11 +13,13 @@
  * copied to a store of ours in time ({@link ClientSpace.preserve}), so that DMA through it goes on.
  */
 import { Errno } from '../../base/errno.ts';
-import { KIB_PER_PAGE, PAGE_BYTES, hex, USER_END } from '../../base/position.ts';
+import { KIB_PER_PAGE, PAGE_BYTES, hex, offsetOf, USER_END } from '../../base/position.ts';
 import type { AddressSpace, Backing, PageRun } from '../../base/task.ts';
 import { closeFile, openPath, readAt, readText, writeAt } from '../../os/files.ts';
 import { O_RDONLY, O_RDWR } from '../../os/numbers.ts';
 import {
+  HELD_BACK,
+  isAtHand,
   parseMappings,
   PIECE,
   pieceBytes,
@@ -28,9 +30,12 @@ import {
   type Mapping,
 } from '../../os/process.ts';
 import type { PinnedMemory } from '../../kernel/kernel.ts';
+import type { Turn } from '../turn.ts';
 import { forgetReadAhead, readAhead } from './read-ahead.ts';
 import { preservePages, type PreservedPages } from './preserve.ts';
 import type { SharedMemories } from './shared.ts';
+
+const ZEROS = new Uint8Array(PIECE);
 
 /** What all address spaces of a run share. */
 export type ClientMemory = {
@@ -102,6 +107,8 @@ export class ClientSpace implements AddressSpace {
 
   /** thread that makes the current call; 0 outside of its calls */
   caller = 0;
+  /** of that call */
+  turn: Turn | undefined;
   /** An exec may be under way, after which the caller's number stands for the new program: what was read may be its. */
   mayExec = false;
   readonly #memory: ClientMemory;
@@ -154,21 +161,66 @@ export class ClientSpace implements AddressSpace {
     if (this.mayExec) this.#checkCaller();
   }
 
+  isZero(address: bigint, length: number): boolean {
+    let zero = true;
+    this.#inPieces(`${address} ${length}`, length, (done) => {
+      const at = beyond(address, done);
+      let bytes = Math.min(PIECE, length - done);
+      // What lies before the unreadable page counts first.
+      if (readMemory(this.#thread(), at, bytes) !== bytes) {
+        bytes = Math.min(bytes, PAGE_BYTES - offsetOf(at));
+        if (readMemory(this.#thread(), at, bytes) !== bytes) throw this.#unreadable(at, bytes);
+      }
+      zero = Buffer.compare(pieceBytes.subarray(0, bytes), ZEROS.subarray(0, bytes)) === 0;
+      return zero ? done + bytes : length;
+    });
+    if (this.mayExec) this.#checkCaller();
+    return zero;
+  }
+
+  #inPieces(name: string, total: number, step: (done: number) => number): void {
+    if (this.turn !== undefined) {
+      this.turn.inPieces(name, total, step);
+      return;
+    }
+    for (let done = 0; done < total;) done = step(done);
+  }
+
   copyOut(address: bigint, bytes: Uint8Array): void {
+    // A call that is left in the middle shows nothing of what it did.
+    if (this.turn?.again !== undefined) return;
     forgetReadAhead();
     this.#checkCaller();
     for (let done = 0; done < bytes.length;) {
       const piece = bytes.length <= PIECE ? bytes : bytes.subarray(done, done + PIECE);
       const at = beyond(address, done);
       pieceBytes.set(piece);
-      if (writeMemory(this.#thread(), at, piece.length) !== piece.length) {
-        throw new Errno(
-          'EFAULT',
-          `${piece.length} bytes at ${hex(at)} cannot be written by process ${this.pid}`,
-        );
-      }
+      const written = writeMemory(this.#thread(), at, piece.length);
+      if (written === -HELD_BACK) this.#post(at, piece.slice());
+      else if (written !== piece.length) throw this.#unwritable(at, piece.length);
       done += piece.length;
     }
+  }
+
+  // By way of the memory itself: until it is written, the thread's number may come to mean another one. That does not care for
+  // protections.
+  #post(at: bigint, bytes: Uint8Array): void {
+    const address = Number(at);
+    const last = address + bytes.length - 1;
+    for (let page = Math.floor(address / PAGE_BYTES); page * PAGE_BYTES <= last; page++) {
+      if (this.#mapping(page)?.writable !== true) throw this.#unwritable(at, bytes.length);
+    }
+    const memory = openPath(`/proc/${this.#thread()}/mem`, O_RDWR);
+    if (memory < 0 || this.turn === undefined) throw this.#unwritable(at, bytes.length);
+    this.turn.posted.push({ memory, address, bytes });
+    this.#checkCaller();
+  }
+
+  #unwritable(at: bigint, length: number): Errno {
+    return new Errno(
+      'EFAULT',
+      `${length} bytes at ${hex(at)} cannot be written by process ${this.pid}`,
+    );
   }
 
   resolve(page: number, count: number, write: boolean): PageRun[] {
@@ -192,12 +244,14 @@ export class ClientSpace implements AddressSpace {
 
   /** Fills `into` from a live address; false if there is nothing (any more). */
   readLive(address: number, into: Uint8Array): boolean {
-    return !this.#exited && readAt(this.#memFile(), into, address) === into.length;
+    if (this.#exited || !isAtHand(this.#thread(), address, into.length)) return false;
+    return readAt(this.#memFile(), into, address) === into.length;
   }
 
   writeLive(address: number, bytes: Uint8Array): boolean {
     forgetReadAhead();
-    return !this.#exited && writeAt(this.#memFile(), bytes, address) === bytes.length;
+    if (this.#exited || !isAtHand(this.#thread(), address, bytes.length)) return false;
+    return writeAt(this.#memFile(), bytes, address) === bytes.length;
   }
 
   /** The mapping that holds a page. */

@@ -56,9 +56,9 @@ const baseLink = (tid: number, directory: number): string =>
 
 const isDirectory = (mode: number): boolean => (mode & S_IFMT) === S_IFDIR;
 
-function isLink(tid: number, { directory, path }: PathQuestion): boolean {
+function isLink(context: Context, tid: number, { directory, path }: PathQuestion): boolean {
   const whole = path.startsWith('/') ? path : `${baseLink(tid, directory)}/${path}`;
-  return typeof readLink(whole) === 'string';
+  return context.links.read(whole) !== undefined;
 }
 
 /**
@@ -70,7 +70,7 @@ export function findPath(context: Context, question: PathQuestion): Found | unde
   const { tid } = context.listener;
   if (question.path === '') return undefined;
   const worthwhile =
-    promising(context.names, question) || (question.follow && isLink(tid, question));
+    promising(context.names, question) || (question.follow && isLink(context, tid, question));
   return worthwhile ? new Walk(context, tid, question).run() : undefined;
 }
 
@@ -149,8 +149,8 @@ class Walk {
       if (entry !== undefined && last) return { kind: 'file', entry, followed: follow };
       if (entry !== undefined) throw new Errno('ENOTDIR', `${entry.link} is not a directory`);
     }
-    const link = follow ? readLink(`/proc/${this.#tid}/root${next}`) : '';
-    if (typeof link !== 'string' || link === '') {
+    const link = follow ? this.#context.links.read(`/proc/${this.#tid}/root${next}`) : undefined;
+    if (link === undefined || link === '') {
       this.#at = next;
       return 'on';
     }

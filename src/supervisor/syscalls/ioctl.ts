@@ -3,11 +3,13 @@ import { Errno } from '../../base/errno.ts';
 import { beginCall } from '../call.ts';
 import { CONTINUE, type Context } from '../context.ts';
 import { openFile } from './caller.ts';
+import { USERFAULTFD_IOC_NEW, userfaultfd } from './held-back.ts';
 import { returnGrants } from './mmap.ts';
 
 export function ioctl(context: Context): number {
   const { listener } = context;
   const fd = listener.int(0);
+  if (listener.uint(1) === USERFAULTFD_IOC_NEW) return userfaultfd(context);
   const found = openFile(context, fd);
   if (found === undefined) return CONTINUE;
   const { file, link } = found.entry;

@@ -3,7 +3,6 @@
  * end of the last thread alone (SYS_exit; libc uses exit_group), cannot be seen in time; what was pinned is then lost
  * (docs/divergence.md).
  */
-import { identifyPath } from '../../os/files.ts';
 import { AT_FDCWD, NR } from '../../os/numbers.ts';
 import { readPath } from '../memory/client-string.ts';
 import { CONTINUE, type Context } from '../context.ts';
@@ -25,13 +24,13 @@ export function exec(context: Context): number {
   return CONTINUE;
 }
 
-function mayStart({ listener }: Context): boolean {
+function mayStart({ listener, links }: Context): boolean {
   const { tid } = listener;
   const at = listener.nr === NR.execveat;
   const path = readPath(tid, listener.word(at ? 1 : 0));
   if (path === undefined) return false;
-  if (path.startsWith('/')) return identifyPath(`/proc/${tid}/root${path}`) === 0;
+  if (path.startsWith('/')) return links.mayExist(`/proc/${tid}/root${path}`);
   const directory = at ? listener.int(0) : AT_FDCWD;
   const base = directory === AT_FDCWD ? `/proc/${tid}/cwd` : `/proc/${tid}/fd/${directory}`;
-  return path === '' || identifyPath(`${base}/${path}`) === 0;
+  return path === '' || links.mayExist(`${base}/${path}`);
 }

@@ -3,6 +3,7 @@ import { NR } from '../../os/numbers.ts';
 import type { SyscallHandler } from '../context.ts';
 import { capability } from './capability.ts';
 import { clone, close, closeRange, replace, ring } from './fds.ts';
+import { mount, userfaultfd } from './held-back.ts';
 import { ioctl } from './ioctl.ts';
 import { exec, exit } from './lifetime.ts';
 import { mmap } from './mmap.ts';
@@ -59,6 +60,9 @@ const HANDLERS = {
   execve: exec,
   execveat: exec,
   exit_group: exit,
+  userfaultfd,
+  mount,
+  fsopen: mount,
 } satisfies Partial<Record<keyof typeof NR, SyscallHandler>>;
 
 export type Syscall = { readonly name: string; readonly handle: SyscallHandler };
