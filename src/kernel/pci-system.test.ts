@@ -145,3 +145,17 @@ test('vfio-pci does not bind a physical function with virtual functions enabled:
   pci.setVirtualFunctions(device.name, 0);
   assert.equal(bind(), undefined);
 });
+
+test('the kind of an IOMMU decides what it reserves and whether it can enforce coherency', () => {
+  const behind = (kind: string): unknown[] => {
+    const text = `iommu: { kind: ${kind} }\ndevices:\n  - { address: "00:02.0", type: pci }\n`;
+    const device = pciSystem(loadMachine(text, kind)).pci.core.device('0000:00:02.0');
+    assert.ok(device);
+    const { ops, reservedRegions } = device.iommu;
+    const enforces = ops.capable(device.iommu, 'enforce-cache-coherency');
+    return [enforces, ...reservedRegions.map(({ start, type }) => `${type} ${start.toString(16)}`)];
+  };
+  assert.deepEqual(behind('amd'), [true, 'msi fee00000']);
+  assert.deepEqual(behind('smmuv3'), [false, 'sw-msi 8000000']);
+  assert.deepEqual(behind('other'), [false]);
+});

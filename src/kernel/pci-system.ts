@@ -20,7 +20,7 @@ import {
 import { bootOrder, type GroupBuilder } from '../iommu/group-builder.ts';
 import { isObserved } from '../iommu/group-source.ts';
 import { managedDriver, type DriverSpec } from '../machine/drivers.ts';
-import type { DeviceDescription, Machine } from '../machine/machine.ts';
+import type { DeviceDescription, Iommu, Machine } from '../machine/machine.ts';
 import { aliasWalk } from '../machine/pci/alias.ts';
 import { acsVerdict } from '../machine/pci/acs.ts';
 import { ACS_BITS, EXT_ATS, EXT_PASID } from '../machine/pci/capabilities.ts';
@@ -34,8 +34,8 @@ import { LINUX_DRIVERS } from './linux-drivers.ts';
 import { resetMethods, type ResetMethod } from '../machine/pci/reset.ts';
 
 export type PciSystemOptions = {
-  /** the driver of the machine's IOMMU */
-  readonly ops: IommuOps;
+  /** the driver of an IOMMU of the machine */
+  readonly ops: (iommu: Iommu | undefined) => IommuOps;
   readonly groups: GroupTable;
   readonly vfio: Vfio;
   /** which group a device belongs to, over the numbers of `groups` */
@@ -194,16 +194,18 @@ export class PciSystem {
 
   #iommuDevice(pci: PciDevice): IommuDevice {
     const { config, bus } = pci;
+    const iommu = this.machine.iommuOf(pci);
     const pasid = config.findExtendedCapability(EXT_PASID);
     return new IommuDevice({
       name: pci.name,
-      ops: this.#options.ops,
+      ops: this.#options.ops(iommu),
+      ...(iommu && { instance: iommu }),
       maxPasids: pasid === 0 ? 0 : 2 ** ((config.u16(pasid + 4) >> 8) & 0x1f),
       reservedRegions: this.machine.reservedOf(pci),
       atsSupported:
         config.findExtendedCapability(EXT_ATS) !== 0 && !bus.platform.atsDisabled && !pci.untrusted,
       untrusted: pci.untrusted,
-      isolatedMsi: this.machine.iommuOf(pci)?.interruptRemapping ?? true,
+      isolatedMsi: iommu?.interruptRemapping ?? true,
       requesterIds: [...aliasWalk(pci)].map(({ rid }) => rid),
       sourceValidated: isSourceValidated(pci),
     });

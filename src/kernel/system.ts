@@ -15,7 +15,7 @@ import { pcIommu } from '../iommu/hardware/pc.ts';
 import { PROFILES, type ProfileName } from '../iommu/profile.ts';
 import { Iommufd } from '../iommufd/iommufd.ts';
 import type { DriverSpec } from '../machine/drivers.ts';
-import type { Machine } from '../machine/machine.ts';
+import type { Iommu, IommuKind, Machine } from '../machine/machine.ts';
 import { PhysicalMemory } from '../machine/memory.ts';
 import { IOMMU_HWPT_ALLOC_PASID } from '../uapi/iommufd.ts';
 import { Vfio, type VfioOptions } from '../vfio/vfio.ts';
@@ -40,7 +40,7 @@ type CommonOptions = {
 export type PciOptions = CommonOptions & {
   /** default: linux */
   readonly profile?: ProfileName;
-  /** the driver of the machine's IOMMU; default: the one of the `pc` machine */
+  /** one driver for all IOMMUs of the machine; default: one for each kind */
   readonly ops?: IommuOps;
   readonly vfio?: VfioOptions;
   /** in the order of their registration; default: as {@link PciSystem} says */
@@ -55,7 +55,7 @@ export function mockSystem(options: CommonOptions = {}): System {
 
 /** Boots Linux on a machine with PCI devices. */
 export function pciSystem(machine: Machine, options: PciOptions = {}): PciSystemParts {
-  const { profile = 'linux', ops = pcIommu(IOMMU_HWPT_ALLOC_PASID), drivers, boot } = options;
+  const { profile = 'linux', ops, drivers, boot } = options;
   const groups = new GroupTable({
     profile: PROFILES[profile],
     defaultDomain: isPassthrough(machine) ? 'identity' : 'dma-fq',
@@ -63,7 +63,7 @@ export function pciSystem(machine: Machine, options: PciOptions = {}): PciSystem
   const { unsafeInterrupts } = machine;
   const vfio = new Vfio({ unsafeInterrupts: unsafeInterrupts.type1, ...options.vfio });
   const pci = new PciSystem(machine, {
-    ops,
+    ops: ops === undefined ? driversByKind() : () => ops,
     groups,
     builder: builderFor(machine, profile, groups),
     vfio,
@@ -76,6 +76,18 @@ export function pciSystem(machine: Machine, options: PciOptions = {}): PciSystem
     unsafeInterrupts: unsafeInterrupts.iommufd,
   });
   return { ...system, vfio, pci };
+}
+
+/** One driver for each kind of IOMMU, made when the first of its kind is met. */
+function driversByKind(): (iommu: Iommu | undefined) => IommuOps {
+  const known = new Map<IommuKind, IommuOps>();
+  return (iommu) => {
+    // A device that nothing translates for is never attached to anything.
+    const kind = iommu?.kind ?? 'other';
+    const ops = known.get(kind) ?? pcIommu(IOMMU_HWPT_ALLOC_PASID, kind);
+    known.set(kind, ops);
+    return ops;
+  };
 }
 
 // iommu.passthrough is one switch for the whole machine; a file that has it for some IOMMUs only is refused.

@@ -71,6 +71,27 @@ export type VtdRegisters = {
 /** Where x86 puts the addresses of message-signalled interrupts. */
 export const MSI_WINDOW: ReservedRegion = { start: 0xfee0_0000n, last: 0xfeef_ffffn, type: 'msi' };
 
+/** Where drivers of other IOMMUs map the doorbell of interrupts, unless the platform has a window of its own. */
+export const SW_MSI_WINDOW: ReservedRegion = {
+  start: 0x800_0000n,
+  last: 0x80f_ffffn,
+  type: 'sw-msi',
+};
+
+/** Regions that the driver of an IOMMU reserves for every device behind it. */
+export function usualRegions(kind: IommuKind): readonly ReservedRegion[] {
+  switch (kind) {
+    case 'intel':
+    case 'amd':
+      return [MSI_WINDOW];
+    case 'smmuv3':
+    case 'virtio':
+      return [SW_MSI_WINDOW];
+    case 'other':
+      return [];
+  }
+}
+
 /** What recordings were made with. */
 export const RECORDED_IOMMU: Iommu = {
   name: 'dmar0',
@@ -461,6 +482,6 @@ export class Machine {
   }
 }
 
-function sameRegion(a: ReservedRegion, b: ReservedRegion): boolean {
+export function sameRegion(a: ReservedRegion, b: ReservedRegion): boolean {
   return a.start === b.start && a.last === b.last && a.type === b.type;
 }

@@ -107,7 +107,7 @@ test('machine file: an unknown profile is refused with those there are', async (
   const outcome = await run(t, card('vfio-pci'), ['node'], ['--profile', 'nosuch']);
   assert.deepEqual(
     [outcome.status, outcome.stderr],
-    [2, 'uiommu: --profile nosuch is none of linux, singleton, shared, subgroup\n'],
+    [2, 'uiommu: --profile nosuch is none of linux, singleton, shared, subgroup, strict-acs\n'],
   );
 });
 

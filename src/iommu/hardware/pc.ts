@@ -1,10 +1,13 @@
 /**
- * The IOMMU of the `pc` machine: four-level page tables with leaves of 4 KiB, 2 MiB and 1 GiB over 48 bits of IOVA, coherent
- * with caches, able to snoop against the device's wish. No dirty tracking, no nesting.
+ * The IOMMUs of machines with PCI devices: four-level page tables with leaves of 4 KiB, 2 MiB and 1 GiB over 48 bits of IOVA,
+ * coherent with caches. No dirty tracking, no nesting. By its kind an IOMMU can snoop against the device's wish or not.
  *
- * After drivers/iommu/intel/iommu.c, as far as user space can see it.
+ * Not here: page-table formats of the kinds (docs/divergence.md).
+ *
+ * After intel_iommu_capable, amd_iommu_capable, arm_smmu_capable and viommu_capable, as far as user space can see it.
  */
 import { Errno } from '../../base/errno.ts';
+import type { IommuKind } from '../../machine/machine.ts';
 import { Domain, type DomainKind, type IommuOps, type PagingRequest } from '../domain.ts';
 import { ExtentTable } from '../page-table.ts';
 import { PagingDomain, type Geometry } from '../paging-domain.ts';
@@ -57,17 +60,24 @@ class PcDomain extends PagingDomain {
   }
 }
 
-/** One IOMMU of this kind. @param pasidFlag the one flag of a request that it knows: made for PASIDs */
-export function pcIommu(pasidFlag: number): IommuOps {
+// The others could with hardware that says so (CANWBS of an SMMU), which machine files do not describe.
+const ENFORCES_COHERENCY: readonly IommuKind[] = ['intel', 'amd'];
+
+/**
+ * The driver of all IOMMUs of one kind.
+ * @param pasidFlag the one flag of a request that it knows: made for PASIDs
+ */
+export function pcIommu(pasidFlag: number, kind: IommuKind = 'intel'): IommuOps {
   let made = 0;
   const ops: IommuOps = {
-    name: 'pc-iommu',
+    name: kind,
     capable: (_device, capability) =>
-      capability === 'cache-coherency' || capability === 'enforce-cache-coherency',
+      capability === 'cache-coherency' ||
+      (capability === 'enforce-cache-coherency' && ENFORCES_COHERENCY.includes(kind)),
     blockedDomain: new StaticDomain('blocked', 'the blocking domain'),
     identityDomain: new StaticDomain('identity', 'the identity domain'),
     flaggedAllocation: true,
-    allocPaging: (_device, { kind, flags, userData }: PagingRequest) => {
+    allocPaging: (_device, { kind: domainKind, flags, userData }: PagingRequest) => {
       if ((flags & ~pasidFlag) !== 0) {
         throw new Errno(
           'EOPNOTSUPP',
@@ -78,7 +88,7 @@ export function pcIommu(pasidFlag: number): IommuOps {
         throw new Errno('EOPNOTSUPP', 'this IOMMU accepts no driver data for a page table');
       }
       made++;
-      return new PcDomain(ops, `${kind} domain ${made}`, kind);
+      return new PcDomain(ops, `${domainKind} domain ${made}`, domainKind);
     },
   };
   return ops;

@@ -11,7 +11,7 @@ export const DEVICE_TYPES = [
   'host-bridge',
 ] as const;
 
-export const RESERVED_TYPES = ['direct', 'direct-relaxable', 'reserved', 'msi'] as const;
+export const RESERVED_TYPES = ['direct', 'direct-relaxable', 'reserved', 'msi', 'sw-msi'] as const;
 export const IOMMU_KINDS = ['intel', 'amd', 'smmuv3', 'virtio', 'other'] as const;
 
 const ADDRESS = text(
@@ -205,7 +205,7 @@ const IOMMU = map(
     ),
     reserved: list(
       REGION,
-      'Regions for every device behind it. Default for intel and amd: the MSI window.',
+      'Regions for every device behind it. Default: the MSI window of its kind.',
     ),
   },
   [],

@@ -27,7 +27,7 @@ import {
 import { readRegions } from './regions.ts';
 import {
   Machine,
-  MSI_WINDOW,
+  usualRegions,
   type DeviceDescription,
   type Iommu,
   type IommuKind,
@@ -163,19 +163,18 @@ function readIommus(file: MapValue, problems: Problems): Iommu[] {
   return values.map((value, index) => {
     const iommuKind = (textOf(value, 'kind') ?? 'intel') as IommuKind;
     const written = value.fields.has('reserved');
-    const x86 = iommuKind === 'intel' || iommuKind === 'amd';
     return {
       name: textOf(value, 'name') ?? `iommu${index}`,
       kind: iommuKind,
       mode: textOf(value, 'mode') === 'passthrough' ? 'passthrough' : 'translated',
       interruptRemapping: flagOf(value, 'interrupt-remapping') ?? true,
-      reserved: written ? readRegions(value, 'reserved', problems) : x86 ? [MSI_WINDOW] : [],
+      reserved: written ? readRegions(value, 'reserved', problems) : usualRegions(iommuKind),
     };
   });
 }
 
 function defaultIommu(): Iommu {
-  return { name: 'iommu0', kind: 'intel', mode: 'translated', reserved: [MSI_WINDOW] };
+  return { name: 'iommu0', kind: 'intel', mode: 'translated', reserved: usualRegions('intel') };
 }
 
 function readDriver(value: MapValue): DriverSpec {

@@ -6,7 +6,7 @@ import { formatConfig } from './config-text.ts';
 import { formatJson, type JsonMap } from './json-tree.ts';
 import { RESERVED_TYPES } from './machine-shape.ts';
 import type { DriverSpec } from '../drivers.ts';
-import { MSI_WINDOW, type Iommu, type Machine } from '../machine.ts';
+import { sameRegion, usualRegions, type Iommu, type Machine } from '../machine.ts';
 import { formatAddress, formatDevfn } from '../pci/address.ts';
 import { REGISTER } from '../pci/config-space.ts';
 import type { Bar } from '../pci/bar.ts';
@@ -80,9 +80,10 @@ function captureNote({ firmwareTables }: Machine, note: CaptureNote): JsonMap {
 }
 
 function iommu({ name, kind, mode, interruptRemapping, reserved }: Iommu): JsonMap {
-  const [first] = reserved;
-  const usual = reserved.length === 1 && first !== undefined && sameRegion(first, MSI_WINDOW);
-  const implied = usual && (kind === 'intel' || kind === 'amd');
+  const usual = usualRegions(kind);
+  const implied =
+    reserved.length === usual.length &&
+    reserved.every((region, index) => usual[index] && sameRegion(region, usual[index]));
   return {
     name,
     kind,
@@ -90,10 +91,6 @@ function iommu({ name, kind, mode, interruptRemapping, reserved }: Iommu): JsonM
     'interrupt-remapping': interruptRemapping === false ? false : undefined,
     reserved: implied ? undefined : regions(reserved),
   };
-}
-
-function sameRegion(a: ReservedRegion, b: ReservedRegion): boolean {
-  return a.start === b.start && a.last === b.last && a.type === b.type;
 }
 
 function driver(spec: DriverSpec): JsonMap {

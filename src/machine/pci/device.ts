@@ -106,7 +106,7 @@ export type DeviceNotes = {
   readonly externalFacing?: boolean;
 };
 
-export type ReservedRegionType = 'direct' | 'direct-relaxable' | 'reserved' | 'msi';
+export type ReservedRegionType = 'direct' | 'direct-relaxable' | 'reserved' | 'msi' | 'sw-msi';
 
 /** Addresses that firmware or the IOMMU keeps for itself; `last` is inclusive. */
 export type ReservedRegion = {
