@@ -38,7 +38,13 @@ function readText(file: string): string {
     );
   }
   const zipped = bytes[0] === GZIP[0] && bytes[1] === GZIP[1];
-  return (zipped ? gunzipSync(bytes) : bytes).toString();
+  if (!zipped) return bytes.toString();
+  try {
+    return gunzipSync(bytes).toString();
+  } catch (error) {
+    const why = error instanceof Error ? error.message : String(error);
+    throw new UsageError(`${file} begins as a gzip file and cannot be unpacked (${why})`);
+  }
 }
 
 function isRecording(text: string): boolean {

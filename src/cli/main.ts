@@ -1,5 +1,6 @@
 /** The command line: finds the subcommand, shows help, turns wrong usage into one message and exit status 2. */
 import { UsageError, type Command } from './command.ts';
+import { complain, print } from './output.ts';
 
 // Loaded when asked for: what the other commands need would be most of the start-up of `run`.
 const COMMANDS: readonly (readonly [name: string, load: () => Promise<Command>])[] = [
@@ -45,19 +46,19 @@ export async function main(args: readonly string[]): Promise<number> {
   const [name, ...rest] = args;
   try {
     if (name === undefined || name === '--help' || name === '-h' || (name === 'help' && !rest[0])) {
-      process.stdout.write(await overview());
+      print(await overview());
       return name === undefined ? 2 : 0;
     }
     const command = await find(name === 'help' ? (rest[0] ?? '') : name);
     const own = rest.slice(0, rest.includes('--') ? rest.indexOf('--') : rest.length);
     if (name === 'help' || own.includes('--help')) {
-      process.stdout.write(command.help);
+      print(command.help);
       return 0;
     }
     return await command.run(rest);
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;
-    process.stderr.write(`uiommu: ${error.message}\n`);
+    complain(`uiommu: ${error.message}\n`);
     return 2;
   }
 }

@@ -9,7 +9,10 @@ export type Style = {
   bad(text: string): string;
 };
 
-function paint(code: number, on: boolean): (text: string) => string {
+/** Bold, dim, red, green, yellow, and the end of each. */
+export const COLOURS = [0, 1, 2, 31, 32, 33] as const;
+
+function paint(code: (typeof COLOURS)[number], on: boolean): (text: string) => string {
   return on ? (text) => `\u001b[${code}m${text}\u001b[0m` : (text) => text;
 }
 

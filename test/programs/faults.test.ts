@@ -4,12 +4,30 @@
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
 
 import { kernelHeaders } from '../uapi/headers.ts';
 import { compiled, hasProgram, root, scratch, uiommuRun } from './support.ts';
+
+/** Runs `uiommu` with one command line to its end. */
+function uiommu(args: readonly string[], stdout: 'pipe' | number = 'pipe') {
+  return spawnSync(process.execPath, [join(root, 'bin', 'uiommu.js'), ...args], {
+    stdio: ['ignore', stdout, 'pipe'],
+    encoding: 'utf8',
+    timeout: 30_000,
+  });
+}
 
 const FAULTS = join(process.env['UIOMMU_SHARED'] ?? join(root, '..', 'shared'), 'faults');
 
@@ -154,5 +172,83 @@ for (const [title, what, answer] of [
     if (outcome === undefined) return;
     assert.equal(outcome.answer, answer);
     assert.ok(outcome.slowest < LONGEST, `another client waited ${outcome.slowest} ms`);
+  });
+}
+
+test('a trace on a full disk ends with one message, and the program goes on', async () => {
+  const { status, stdout, stderr } = await uiommuRun(
+    ['sh', '-c', 'ls /dev/iommu /dev/iommu; exit 7'],
+    {
+      options: ['--trace=/dev/full'],
+    },
+  );
+  assert.deepEqual([status, stdout], [7, '/dev/iommu\n/dev/iommu\n']);
+  assert.match(stderr, /^uiommu: the trace ends here: ENOSPC[^\n]*\n$/);
+});
+
+test('standard output on a full disk is one message and status 2', () => {
+  const full = openSync('/dev/full', 'w');
+  const { status, stderr } = uiommu(['ls', '-m', 'pc'], full);
+  closeSync(full);
+  assert.equal(status, 2);
+  assert.match(stderr, /^uiommu: cannot write the output: ENOSPC[^\n]*\n$/);
+});
+
+test('without a place for files, what lies in mirrored directories is EIO, and the run goes on', async () => {
+  const script = 'cat /sys/kernel/debug/fail_iommufd/probability; ls /dev/iommu; exit 3';
+  const { status, stdout, stderr } = await uiommuRun(['sh', '-c', script], {
+    env: { TMPDIR: '/nonexistent' },
+  });
+  assert.deepEqual([status, stdout], [3, '/dev/iommu\n']);
+  assert.match(stderr, /^cat: [^\n]*: Input\/output error\n$/);
+});
+
+const BILLION = Array.from({ length: 11 }, (_, i) => {
+  const items = Array<string>(10).fill(i === 0 ? 'x' : `*a${i - 1}`);
+  return `a${i}: &a${i} [${items.join(',')}]\n`;
+}).join('');
+const PC =
+  'kind: pc\nname: w\ndevices:\n  - {address: 00:00.0, type: host-bridge, label: "\\e[2J\\e]0;x\\a"}\n';
+
+for (const [title, text, status, message] of [
+  [
+    'cut short in the middle of its compression',
+    Buffer.from('\x1f\x8b\x08cut', 'latin1'),
+    2,
+    /gzip/,
+  ],
+  [
+    'of 3,000 nested maps',
+    Array.from({ length: 3000 }, (_, i) => `${' '.repeat(i)}a:\n`).join(''),
+    2,
+    /nested too deep/,
+  ],
+  [
+    'of nested JSON',
+    `{\n"a": ${'['.repeat(200_000)}${']'.repeat(200_000)}\n}\n`,
+    2,
+    /nested too deep/,
+  ],
+  ['of aliases of aliases', `${BILLION}devices: *a10\n`, 2, /aliases stand for more than/],
+  [
+    'with a key of a million characters',
+    `? ${'x'.repeat(1_000_000)}\n: 1\n`,
+    2,
+    /unknown key "x+…"/,
+  ],
+  ['with commands for a terminal', PC, 0, /^$/],
+] as const) {
+  test(`a machine file ${title} is read to its end, or refused in few words`, (t) => {
+    const file = join(scratch(t), 'machine.yaml');
+    writeFileSync(file, text);
+    const outcome = uiommu(['ls', '-m', file]);
+    assert.equal(outcome.status, status, outcome.stderr.slice(0, 1000));
+    assert.match(outcome.stderr, message);
+    assert.ok(
+      outcome.stderr.length < 1000 && !/^ {4}at /m.test(outcome.stderr),
+      outcome.stderr.slice(0, 1000),
+    );
+    // eslint-disable-next-line no-control-regex
+    assert.doesNotMatch(outcome.stdout + outcome.stderr, /[\u0000-\u0008\u000b-\u001f\u007f]/);
   });
 }

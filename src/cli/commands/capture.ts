@@ -4,6 +4,7 @@ import { captureText } from '../../host/capture.ts';
 import { readHost } from '../../host/read-host.ts';
 import { UsageError, type Command } from '../command.ts';
 import { parseOptions } from '../options.ts';
+import { complain, print } from '../output.ts';
 
 const HELP = `usage: uiommu capture [--serials] > FILE
 
@@ -36,10 +37,8 @@ export const captureCommand: Command = {
     }
     const machine = readHost();
     const root = process.getuid?.() === 0;
-    for (const remark of machine.remarks) process.stderr.write(`uiommu: not read: ${remark}\n`);
-    process.stdout.write(
-      captureText(machine, { serials: values.serials === true, kernel: release(), root }),
-    );
+    for (const remark of machine.remarks) complain(`uiommu: not read: ${remark}\n`);
+    print(captureText(machine, { serials: values.serials === true, kernel: release(), root }));
     return 0;
   },
 };

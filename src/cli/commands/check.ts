@@ -13,6 +13,7 @@ import { checkMachine } from '../check-machine.ts';
 import { UsageError, type Command } from '../command.ts';
 import { explore } from '../explore.ts';
 import { chosenProfile, oneOf, parseOptions } from '../options.ts';
+import { print } from '../output.ts';
 
 const RULE_NAMES = Object.keys(OWNERSHIP_RULES) as OwnershipRule[];
 
@@ -167,11 +168,11 @@ async function showRules(limits: {
   readonly threads: number;
   readonly maxStates: number;
 }): Promise<number> {
-  process.stdout.write('Invariants, looked for in every state:\n\n');
+  print('Invariants, looked for in every state:\n\n');
   for (const { name, demands } of INVARIANTS) {
-    process.stdout.write(`  ${name.padEnd(24)} ${demands}\n`);
+    print(`  ${name.padEnd(24)} ${demands}\n`);
   }
-  process.stdout.write('\nRules, each with what happens without it:\n');
+  print('\nRules, each with what happens without it:\n');
   let silent = 0;
   for (const rule of RULE_NAMES) {
     const { machine, profile } = DEMONSTRATIONS[rule];
@@ -183,7 +184,7 @@ async function showRules(limits: {
     };
     const outcome = await runOne(task, limits);
     if (outcome.end !== 'counterexample') silent++;
-    process.stdout.write(`\n${rule}: ${OWNERSHIP_RULES[rule]}\n${tellOutcome(task, outcome)}`);
+    print(`\n${rule}: ${OWNERSHIP_RULES[rule]}\n${tellOutcome(task, outcome)}`);
   }
   return silent === 0 ? 0 : 1;
 }
@@ -227,7 +228,7 @@ export const checkCommand: Command = {
         .map((name) => oneOf('--without', name, RULE_NAMES)),
     };
     const outcome = await runOne(task, limits);
-    process.stdout.write(
+    print(
       values.json === true
         ? `${JSON.stringify({ ...task, ...outcome }, undefined, 2)}\n`
         : tellOutcome(task, outcome),

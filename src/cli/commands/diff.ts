@@ -7,6 +7,7 @@ import { UsageError, type Command } from '../command.ts';
 import { machineFrom } from '../machine-argument.ts';
 import { chosenProfile, parseOptions } from '../options.ts';
 import { chosenStyle, type Style } from '../style.ts';
+import { print } from '../output.ts';
 
 const HELP = `usage: uiommu diff [--profile P] [--json] [--color WHEN] A [B]
 
@@ -65,14 +66,14 @@ export const diffCommand: Command = {
     const after = new GroupView(machineOf(second), profile);
     const differences = diffMachines(before, after);
     if (values.json === true) {
-      process.stdout.write(`${JSON.stringify(differences, null, 2)}\n`);
+      print(`${JSON.stringify(differences, null, 2)}\n`);
     } else {
       const lines = differences.map((one) =>
         paint(one, `${SIGNS[one.kind]} ${one.sentence}`, style),
       );
       const head = `${before.machine.name} → ${after.machine.name}: `;
       const count = differences.length;
-      process.stdout.write(
+      print(
         `${[style.bold(head + (count === 0 ? 'no difference' : `${count} differences`)), ...lines].join('\n')}\n`,
       );
     }

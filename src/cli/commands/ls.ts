@@ -13,6 +13,7 @@ import { chosenMachine } from '../machine-argument.ts';
 import { MACHINE_OPTIONS, chosenProfile, parseOptions } from '../options.ts';
 import { idsOf, whatIs } from '../pci-words.ts';
 import { chosenStyle, type Style } from '../style.ts';
+import { print } from '../output.ts';
 
 const HELP = `usage: uiommu ls [--host | -m MACHINE] [--profile P] [--json] [--color WHEN]
 
@@ -279,7 +280,7 @@ export const lsCommand: Command = {
     const system = pciSystem(machine, { profile });
     const view = new GroupView(machine, profile, system.pci.builder);
     const shown = { machine, view, system };
-    process.stdout.write(values.json === true ? jsonOutput(shown) : textOutput(shown, style));
+    print(values.json === true ? jsonOutput(shown) : textOutput(shown, style));
     return 0;
   },
 };

@@ -1,11 +1,12 @@
 /** `uiommu run`: an unmodified program on a machine made of software. */
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 
 import type { Kernel } from '../../kernel/kernel.ts';
 import type { Launcher } from '../../supervisor/launch.ts';
 import type { Observer, TimedCall, WaitingCall } from '../../supervisor/trace/observer.ts';
 import type { RunOptions, RunResult } from '../../supervisor/supervisor.ts';
 import { UsageError, type Command } from '../command.ts';
+import { writeAll } from '../output.ts';
 
 const HELP = `usage: uiommu run [OPTIONS] [--] PROGRAM [ARGUMENTS]
 
@@ -129,21 +130,6 @@ async function boot({ machine, check, profile }: Options): Promise<Kernel> {
   return bootMachine(described, { check, profile: rules });
 }
 
-// Written at once and in order with what the program writes itself; a full pipe is waited for.
-function writeAll(fd: number, text: string): void {
-  let bytes = Buffer.from(text);
-  while (bytes.length > 0) {
-    try {
-      bytes = bytes.subarray(writeSync(fd, bytes));
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code === 'EPIPE') return;
-      if (code !== 'EAGAIN') throw error;
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
-    }
-  }
-}
-
 const STDERR = 2;
 
 /** How events become lines, without their ends. */
@@ -157,6 +143,7 @@ class TraceWriter implements Observer {
   readonly #fd: number;
   readonly #rendering: Rendering;
   readonly #pids = new Set<number>();
+  #failed = false;
 
   constructor(fd: number, rendering: Rendering) {
     this.#fd = fd;
@@ -164,11 +151,20 @@ class TraceWriter implements Observer {
   }
 
   call(event: TimedCall): void {
-    writeAll(this.#fd, `${this.#rendering.call(event, this.#severalPids(event))}\n`);
+    this.#write(this.#rendering.call(event, this.#severalPids(event)));
   }
 
   waiting(event: WaitingCall): void {
-    writeAll(this.#fd, `${this.#rendering.waiting(event, this.#severalPids(event))}\n`);
+    this.#write(this.#rendering.waiting(event, this.#severalPids(event)));
+  }
+
+  // A full disk ends the trace, not the program.
+  #write(line: string): void {
+    if (this.#failed) return;
+    const failure = writeAll(this.#fd, `${line}\n`);
+    if (failure === undefined) return;
+    this.#failed = true;
+    writeAll(STDERR, `uiommu: the trace ends here: ${failure.message}\n`);
   }
 
   #severalPids({ pid }: { readonly pid: number }): boolean {

@@ -17,6 +17,7 @@ import { MACHINE_OPTIONS, chosenProfile, parseOptions } from '../options.ts';
 import { idsOf, whatIs } from '../pci-words.ts';
 import { chosenStyle } from '../style.ts';
 import { whyText } from '../why-text.ts';
+import { print } from '../output.ts';
 
 const HELP = `usage: uiommu why [--host | -m MACHINE] [--profile P] [--json] [--color WHEN] DEVICE
 
@@ -163,7 +164,7 @@ export const whyCommand: Command = {
     const style = chosenStyle(values.color);
     const machine = chosenMachine(values);
     const all = report(machine, profile, deviceNamed(machine, written));
-    process.stdout.write(values.json === true ? jsonOutput(all) : whyText(all, style));
+    print(values.json === true ? jsonOutput(all) : whyText(all, style));
     return all.assessment.answer === 'yes' ? 0 : 1;
   },
 };

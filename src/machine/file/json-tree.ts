@@ -29,14 +29,14 @@ function listLines(value: unknown): string {
 /** @returns undefined for a text that {@link formatJson} would not have written */
 export function parseJson(text: string): Tree | undefined {
   if (!text.startsWith('{\n')) return undefined;
-  let value: unknown;
   try {
-    value = JSON.parse(text);
-  } catch {
-    return undefined;
+    const value: unknown = JSON.parse(text);
+    return isMap(value) && formatJson(value) === text ? treeOf(value) : undefined;
+  } catch (error) {
+    // No JSON, or nested deeper than the stack.
+    if (error instanceof SyntaxError || error instanceof RangeError) return undefined;
+    throw error;
   }
-  if (!isMap(value) || formatJson(value) !== text) return undefined;
-  return treeOf(value);
 }
 
 function isMap(value: unknown): value is JsonMap {

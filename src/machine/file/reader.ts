@@ -121,7 +121,7 @@ class Reader {
     const known = Object.keys(shape.fields);
     const close = nearestWord(name, known);
     const hint = close === undefined ? '' : `; did you mean "${close}"?`;
-    this.#problems.add(at, `unknown key "${name}"${hint} (known: ${known.join(', ')})`);
+    this.#problems.add(at, `unknown key "${shorten(name)}"${hint} (known: ${known.join(', ')})`);
   }
 }
 

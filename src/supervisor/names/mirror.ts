@@ -50,11 +50,17 @@ export class Mirror {
    * @param root a folder of the machine
    * @param rest components below it, perhaps with ".."
    * @returns undefined if the path leads out of the folder again
+   * @throws Errno EIO where the host has no room for it, or does not allow it
    */
   real(root: string, rest: readonly string[]): Mirrored | undefined {
     const below = posix.normalize(['.', ...rest].join('/'));
     if (below === '..' || below.startsWith('../')) return undefined;
-    return { directory: this.#make(root), below };
+    try {
+      return { directory: this.#make(root), below };
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      throw new Errno('EIO', `uiommu has no place for the content of ${root}: ${why}`);
+    }
   }
 
   remove(): void {
@@ -66,7 +72,12 @@ export class Mirror {
     const known = this.#made.get(root);
     if (known !== undefined) return known;
     const path = mkdtempSync(join(tmpdir(), 'uiommu-'));
-    fill(path, this.#folders.get(root) ?? {});
+    try {
+      fill(path, this.#folders.get(root) ?? {});
+    } catch (error) {
+      rmSync(path, { recursive: true, force: true });
+      throw error;
+    }
     this.#made.set(root, path);
     return path;
   }
