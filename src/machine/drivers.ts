@@ -51,6 +51,14 @@ export type DriverSpec = {
   readonly bridges: boolean;
   /** offers its devices to user space through VFIO */
   readonly vfio?: boolean;
+  /** enables its device, which stays so for good where the driver leaves it on when it lets go */
+  readonly enables?: 'while-bound' | 'for-good';
+  /** prefers to be probed beside everything else (PROBE_PREFER_ASYNCHRONOUS) */
+  readonly asynchronous?: boolean;
+  /** enables virtual functions of its devices when it is asked to */
+  readonly sriov?: boolean;
+  /** bits of the DMA mask that it sets; default: those of the device, 32 */
+  readonly dmaMaskBits?: number;
   /** experiment: its probe fails with this error */
   readonly failProbe?: ErrnoCode;
   /** experiment: does DMA as soon as it is bound */

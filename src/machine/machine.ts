@@ -30,6 +30,7 @@ import {
   type Platform,
   type ReservedRegion,
 } from './pci/device.ts';
+import { placeResources } from './pci/place-resources.ts';
 import type { DriverSpec } from './drivers.ts';
 import {
   disableSriov,
@@ -357,7 +358,9 @@ export class Machine {
 
   /** Hot-plug: new hardware, a bridge with what is behind it, found at once. */
   plug(descriptions: readonly DeviceDescription[]): PciDevice[] {
-    return descriptions.map((description) => this.#add(description, true));
+    const added = descriptions.map((description) => this.#add(description, true));
+    placeResources(added);
+    return added;
   }
 
   /** Hot-unplug: `name` and everything behind it leave the computer. */
@@ -383,6 +386,7 @@ export class Machine {
       if (parent !== undefined && !this.#devices.has(formatAddress(parent))) continue;
       added.push(this.#add(description, true));
     }
+    placeResources(added);
     return added;
   }
 

@@ -11,7 +11,15 @@
  * After PCI-to-PCI Bridge Architecture 1.2 section 3.2.5; the order (largest alignment first, below the I/O APIC) is that of
  * common PC firmware.
  */
-import { barAddress, barCount, setBarAddress, setVfBarAddress, type Bar } from './bar.ts';
+import { MEMORY_WINDOWS } from './address-map.ts';
+import {
+  barAddress,
+  barCount,
+  setBarAddress,
+  setVfBarAddress,
+  type Bar,
+  type Resource,
+} from './bar.ts';
 import { HEADER_BRIDGE, REGISTER } from './config-space.ts';
 import type { PciBus, PciDevice } from './device.ts';
 import { sriovState } from './sriov.ts';
@@ -30,12 +38,14 @@ const SPARE: Readonly<Record<Space, bigint>> = {
   prefetch: 0x20_0000n,
 };
 
-type Region = { readonly start: bigint; readonly end: bigint };
+type Region = Pick<Resource, 'start' | 'last'>;
 
-const PORTS: Region = { start: 0x1000n, end: 0x1_0000n };
-/** between RAM and the I/O APIC */
-const LOW: Region = { start: 0x8000_0000n, end: 0xfec0_0000n };
-const HIGH: Region = { start: 0x380_0000_0000n, end: 0x400_0000_0000n };
+/** Each kind has a region of its own; ports below 0x1000 are the computer's. */
+const REGIONS: Readonly<Record<Space, Region>> = {
+  io: { start: 0x1000n, last: 0xffffn },
+  memory: MEMORY_WINDOWS.middle,
+  prefetch: MEMORY_WINDOWS.low,
+};
 const FOUR_GIB = 1n << 32n;
 
 /** Something that wants a place: a register, or a bridge with what is behind it. */
@@ -153,7 +163,7 @@ function bridgeRequest(
     alignment,
     wide: inside.every((request) => request.wide),
     place: (start) => {
-      setWindow(bridge, space, size === 0n ? undefined : { start, end: start + size });
+      setWindow(bridge, space, size === 0n ? undefined : { start, last: start + size - 1n });
       let next = start;
       for (const request of inside) {
         next = alignUp(next, request.alignment);
@@ -184,31 +194,23 @@ function total(wanted: readonly Request[]): bigint {
   return inOrder(wanted).reduce((end, each) => alignUp(end, each.alignment) + each.size, 0n);
 }
 
-/** Half of what is below 4 GiB is for each kind of memory. */
-function regionFor(space: Space): Region {
-  if (space === 'io') return PORTS;
-  const middle = (LOW.start + LOW.end) / 2n;
-  const border = middle - (middle % 0x1000_0000n);
-  return space === 'memory' ? { start: border, end: LOW.end } : { start: LOW.start, end: border };
-}
-
 function fits(space: Space, wanted: readonly Request[], pass: Pass): boolean {
-  const { start, end } = regionFor(space);
+  const { start, last } = REGIONS[space];
   const [low] = split(space, wanted, pass);
-  return total(low) <= end - start;
+  return total(low) <= last - start + 1n;
 }
 
 function place(space: Space, wanted: readonly Request[], pass: Pass): void {
   const [low, high] = split(space, wanted, pass);
-  fill(regionFor(space), low);
-  fill(HIGH, high);
+  fill(REGIONS[space], low);
+  fill(MEMORY_WINDOWS.high, high);
 }
 
-function fill({ start, end }: Region, wanted: readonly Request[]): void {
+function fill({ start, last }: Region, wanted: readonly Request[]): void {
   let next = start;
   for (const request of inOrder(wanted)) {
     const at = alignUp(next, request.alignment);
-    if (at + request.size > end) continue;
+    if (at + request.size - 1n > last) continue;
     request.place(at);
     next = at + request.size;
   }
@@ -219,7 +221,7 @@ const TYPE_64 = 1;
 /** @param window undefined switches it off: its base is above its limit */
 function setWindow({ config }: PciDevice, space: Space, window: Region | undefined): void {
   const start = window?.start ?? GRANULE[space];
-  const last = window === undefined ? 0n : window.end - GRANULE[space];
+  const last = window === undefined ? 0n : window.last + 1n - GRANULE[space];
   if (space === 'io') {
     config.setU8(REGISTER.IO_BASE, Number((start >> 8n) & 0xf0n));
     config.setU8(REGISTER.IO_LIMIT, Number((last >> 8n) & 0xf0n));

@@ -117,8 +117,15 @@ export function romRegister(config: ConfigSpace): number | undefined {
   return config.headerType === HEADER_BRIDGE ? REGISTER.BRIDGE_ROM : undefined;
 }
 
-export const ROM_ENABLE = 1;
+const ROM_ENABLE = 1;
 const ROM_ADDRESS_BITS = 0xffff_f800;
+
+/** The ROM's place; whether it decodes stays as it is. */
+export function setRomAddress(config: ConfigSpace, address: bigint): void {
+  const offset = romRegister(config);
+  if (offset === undefined) return;
+  config.setU32(offset, Number(address & DWORD) + (config.u32(offset) & ROM_ENABLE));
+}
 
 /** What belongs to a function and its configuration space does not tell. */
 export type Sizes = {

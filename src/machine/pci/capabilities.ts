@@ -5,6 +5,8 @@
 export const CAP_EXPRESS = 0x10;
 export const CAP_MSI = 0x05;
 export const CAP_MSIX = 0x11;
+/** SSVID: the subsystem ids of a bridge */
+export const CAP_SUBSYSTEM = 0x0d;
 
 export const EXT_ACS = 0x0d;
 export const EXT_ARI = 0x0e;
@@ -13,7 +15,14 @@ export const EXT_SRIOV = 0x10;
 export const EXT_PASID = 0x1b;
 export const EXT_SERIAL_NUMBER = 0x03;
 
-export const EXPRESS = { FLAGS: 0x02, DEVICE_CONTROL_2: 0x28, BYTES: 0x3c } as const;
+export const EXPRESS = {
+  FLAGS: 0x02,
+  LINK_CAPABILITIES: 0x0c,
+  LINK_STATUS: 0x12,
+  DEVICE_CONTROL_2: 0x28,
+  LINK_CAPABILITIES_2: 0x2c,
+  BYTES: 0x3c,
+} as const;
 export const DEVICE_CONTROL_2_ARI = 0x20;
 
 /** Device/port type of the PCI Express capability, by the name that machine files use. */

@@ -7,9 +7,19 @@
  *
  * After drivers/pci/probe.c (pci_setup_device, set_pcie_port_type, pci_scan_slot) and drivers/pci/iov.c.
  */
-import { readResources, type Bar, type Resource } from './bar.ts';
+import {
+  readResources,
+  RESOURCE,
+  RESOURCE_FLAGS,
+  resourceSize,
+  setBarAddress,
+  setRomAddress,
+  type Bar,
+  type Resource,
+} from './bar.ts';
 import {
   CAP_EXPRESS,
+  CAP_SUBSYSTEM,
   EXPRESS,
   EXT_ACS,
   EXT_SRIOV,
@@ -21,6 +31,7 @@ import {
   HEADER_BRIDGE,
   HEADER_CARDBUS,
   HEADER_MULTIFUNCTION,
+  HEADER_NORMAL,
   REGISTER,
   type ConfigSpace,
 } from './config-space.ts';
@@ -199,6 +210,26 @@ export class PciDevice {
       : this.physfn.config.u16(sriov + SRIOV.VF_DEVICE);
   }
 
+  /** Of an endpoint in its header, of a bridge in a capability of its own. After pci_setup_device. */
+  get subsystem(): { readonly subvendor: number; readonly subdevice: number } {
+    const { config } = this;
+    const type = config.headerType;
+    const at =
+      type === HEADER_NORMAL
+        ? REGISTER.SUBSYSTEM_VENDOR
+        : type === HEADER_CARDBUS
+          ? REGISTER.CARDBUS_SUBSYSTEM
+          : this.#subsystemRegister;
+    return at === 0
+      ? { subvendor: 0, subdevice: 0 }
+      : { subvendor: config.u16(at), subdevice: config.u16(at + 2) };
+  }
+
+  get #subsystemRegister(): number {
+    const capability = this.config.findCapability(CAP_SUBSYSTEM);
+    return capability === 0 ? 0 : capability + 4;
+  }
+
   /** Class, subclass and programming interface in 24 bits. */
   get classCode(): number {
     return this.config.classCode;
@@ -238,13 +269,32 @@ export class PciDevice {
 
   /**
    * Where its registers are, as Linux found them: read once, when the machine boots or the device appears. What is written to
-   * the registers later does not change it. A virtual function's come from its physical one.
+   * the registers later does not change it.
    */
   get resources(): readonly Resource[] {
     return (this.#resources ??= readResources(
       this.config,
       this.isVirtualFunction ? {} : this.facts,
     ));
+  }
+
+  /** Linux assigns another place to a resource, and writes it to the register; undefined: there is none for it. */
+  moveResource(index: number, start: bigint | undefined): void {
+    const resource = this.resources[index];
+    if (resource === undefined) return;
+    const size = resourceSize(resource);
+    const from = start ?? 0n;
+    const flags = resource.flags & ~RESOURCE_FLAGS.UNSET;
+    const moved: Resource = {
+      start: from,
+      last: from + size - 1n,
+      flags: start === undefined ? flags | RESOURCE_FLAGS.UNSET : flags,
+    };
+    this.#resources = this.resources.with(index, moved);
+    const bar = this.facts.bars?.find((each) => each.index === index);
+    if (start === undefined) return;
+    if (bar !== undefined) setBarAddress(this.config, bar, start);
+    if (index === RESOURCE.ROM) setRomAddress(this.config, start);
   }
 
   get isExpress(): boolean {
