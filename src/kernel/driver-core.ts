@@ -112,19 +112,30 @@ export class DriverCore {
 
   /** Looks for a driver, where the bus does so by itself. */
   initialProbe(device: BusDevice): void {
-    if (!this.autoprobe || device.dead) return;
-    hold(device, (unlock) => {
-      if (device.driver === undefined) this.#attach(device);
-      unlock();
-    });
+    this.initialProbes([device]);
+  }
+
+  /** The same for devices that came together: drivers that want to be probed beside the others come last. */
+  initialProbes(devices: readonly BusDevice[]): void {
+    if (!this.autoprobe) return;
+    for (const asynchronous of [false, true]) {
+      const drivers = this.#drivers.filter((each) => (each.asynchronous ?? false) === asynchronous);
+      for (const device of devices) {
+        if (device.dead) continue;
+        hold(device, (unlock) => {
+          if (device.driver === undefined) this.#attach(device, drivers);
+          unlock();
+        });
+      }
+    }
   }
 
   /**
    * Offers the device to drivers in turn. One whose DMA is refused ends the search; one whose probe fails does not.
    * @returns the refusal that ended it
    */
-  #attach(device: BusDevice): Errno | undefined {
-    for (const driver of this.#drivers) {
+  #attach(device: BusDevice, drivers: readonly Driver[] = this.#drivers): Errno | undefined {
+    for (const driver of drivers) {
       if (!this.matches(driver, device)) continue;
       const { refused, failed } = this.#tryProbe(driver, device);
       if (refused !== undefined) return refused;

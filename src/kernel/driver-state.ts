@@ -25,6 +25,10 @@ export type Driver = {
   readonly ids: readonly DriverId[];
   /** The ids count only for devices whose driver_override names this driver. */
   readonly overrideOnly?: boolean;
+  /** Devices that appear are offered to it after all others were offered to theirs. */
+  readonly asynchronous?: boolean;
+  /** It can enable virtual functions now: `sriov_numvfs` asks it. */
+  configuresSriov?(): boolean;
   /** Takes the device. Throws Errno. */
   probe(device: BusDevice): void;
   /** Lets the device go; calls `done` when it has, which may be later. Cannot fail. */

@@ -7,14 +7,22 @@
  */
 import { Errno } from '../base/errno.ts';
 import { idMatches, type DriverSpec } from '../machine/drivers.ts';
-import { PORT_TYPES } from '../machine/pci/capabilities.ts';
 import { HEADER_NORMAL } from '../machine/pci/config-space.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
 import { vfioPciOps } from '../vfio/pci/device.ts';
 import type { VfioDevice } from '../vfio/state.ts';
 import type { BusDevice, Driver } from './driver-state.ts';
 import { VfTokens } from '../vfio/pci/vf-token.ts';
-import type { DriverDma, PciFunction, PciSystem } from './pci-system.ts';
+import {
+  disableFunction,
+  disableMessages,
+  enableFunction,
+  setSuspended,
+  type PciFunction,
+} from './pci-function.ts';
+import { isPort, portServices } from './port-services.ts';
+import { messageKind } from './vectors.ts';
+import type { DriverDma, PciSystem } from './pci-system.ts';
 
 /** The driver that a description stands for. */
 export function makeDriver(spec: DriverSpec, system: PciSystem): Driver {
@@ -23,6 +31,8 @@ export function makeDriver(spec: DriverSpec, system: PciSystem): Driver {
     managedDma: spec.managedDma,
     ids: spec.ids,
     overrideOnly: spec.overrideOnly,
+    asynchronous: spec.asynchronous ?? false,
+    configuresSriov: () => spec.sriov === true || (spec.vfio === true && system.vfioEnablesSriov()),
   };
   return spec.vfio === true
     ? { ...common, ...vfioCallbacks(spec, system) }
@@ -43,31 +53,39 @@ function functionOf(system: PciSystem, device: BusDevice): PciFunction {
   return known;
 }
 
-const PORTS: readonly (number | undefined)[] = [
-  PORT_TYPES['root-port'],
-  PORT_TYPES['upstream-port'],
-  PORT_TYPES['downstream-port'],
-  PORT_TYPES['rc-event-collector'],
-];
-
 function plainCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
   return {
     probe: (device) => {
       refuseByOrder(spec, device);
+      const known = functionOf(system, device);
       if (spec.bridges) {
-        if (PORTS.includes(functionOf(system, device).pci.portType)) return;
-        throw new Errno('ENODEV', `${device.name} is no port of PCI Express`);
+        takePort(known, system);
+        return;
       }
       // driver_override can force any driver on any device; hardware that a driver does not know does not answer it.
       if (spec.ids.length > 0 && !spec.ids.some((row) => idMatches(row, device.identity))) {
         throw new Errno('ENODEV', `${device.name} is no device that ${spec.name} knows`);
       }
+      if (spec.enables !== undefined) enableFunction(known, (each) => system.bridgeOf(each));
+      known.dmaMaskBits = spec.dmaMaskBits ?? known.dmaMaskBits;
       if (spec.dma === true) system.dma.push(dmaOf(spec, device));
     },
-    remove: (_device, done) => {
+    remove: (device, done) => {
+      const known = functionOf(system, device);
+      disableMessages(known);
+      if (spec.bridges || spec.enables === 'while-bound') disableFunction(known);
+      system.vectors.free(known);
       done();
     },
   };
+}
+
+// After pcie_portdrv_probe: what is not a port is refused, and a port's services share its interrupt.
+function takePort(known: PciFunction, system: PciSystem): void {
+  const { pci } = known;
+  if (!isPort(pci)) throw new Errno('ENODEV', `${pci.name} is no port of PCI Express`);
+  enableFunction(known, (each) => system.bridgeOf(each));
+  if (portServices(pci).length > 0 && messageKind(pci) !== undefined) system.vectors.take(known, 1);
 }
 
 function dmaOf({ name }: DriverSpec, { iommu }: BusDevice): DriverDma {
@@ -106,13 +124,17 @@ function vfioCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
       refusePhysicalFunction(spec, system, known.pci);
       if (isPhysicalFunction(system, known.pci)) tokens.add(known.pci);
       bound.set(device, system.vfio.register(device.iommu, vfioPciOps(known, tokens)));
+      setSuspended(known, true);
     },
     remove: (device, done) => {
       const vfio = bound.get(device);
       bound.delete(device);
       tokens.remove(functionOf(system, device).pci);
       if (vfio === undefined) throw new Error(`${device.name} was never registered with VFIO`);
-      system.vfio.unregister(vfio, done);
+      system.vfio.unregister(vfio, () => {
+        setSuspended(functionOf(system, device), false);
+        done();
+      });
     },
   };
 }

@@ -24,14 +24,14 @@ import type { DeviceDescription, Iommu, Machine } from '../machine/machine.ts';
 import { aliasWalk } from '../machine/pci/alias.ts';
 import { acsVerdict } from '../machine/pci/acs.ts';
 import { ACS_BITS, EXT_ATS, EXT_PASID } from '../machine/pci/capabilities.ts';
-import { REGISTER } from '../machine/pci/config-space.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
+import { Vectors } from './vectors.ts';
 import type { Vfio } from '../vfio/vfio.ts';
 import { DriverCore, type Done } from './driver-core.ts';
 import { newBusDevice, type BusDevice } from './driver-state.ts';
 import { makeDriver } from './drivers.ts';
 import { LINUX_DRIVERS } from './linux-drivers.ts';
-import { resetMethods, type ResetMethod } from '../machine/pci/reset.ts';
+import { newPciFunction, type PciFunction } from './pci-function.ts';
 
 export type PciSystemOptions = {
   /** the driver of an IOMMU of the machine */
@@ -62,12 +62,14 @@ export type DriverDma = {
   readonly through: string | undefined;
 };
 
-/** A function of the machine with what Linux keeps about it. */
-export type PciFunction = {
-  readonly pci: PciDevice;
-  readonly device: BusDevice;
-  /** found when the device was; which of them work is asked when it is reset */
-  readonly resetMethods: readonly ResetMethod[];
+/** What happens around virtual functions, in Linux's order. */
+export type SriovListener = {
+  /** a virtual function has its links, and no driver yet */
+  linked(vf: PciFunction): void;
+  /** all that were asked for are there */
+  enabled(physfn: PciFunction): void;
+  /** the links of the physical function are others than before */
+  changed(physfn: PciFunction): void;
 };
 
 export class PciSystem {
@@ -80,6 +82,10 @@ export class PciSystem {
   readonly #byName = new Map<string, PciFunction>();
   /** experiments: what drivers did that were told to do DMA */
   readonly dma: DriverDma[] = [];
+  readonly vectors: Vectors;
+  readonly #sriov: SriovListener[] = [];
+  /** enable_sriov of vfio_pci */
+  vfioEnablesSriov: () => boolean = () => false;
   #joining = true;
   #starting = true;
 
@@ -89,7 +95,9 @@ export class PciSystem {
     this.#options = options;
     this.groups = options.groups;
     this.vfio = options.vfio;
+    this.vectors = new Vectors(machine.iommus.length);
     this.core.listen((event, device) => {
+      if (event === 'bound-driver') this.#noteBound(device);
       if (event === 'add' && !this.#joining) this.#joinGroup(device);
       if (event === 'removed') this.#leaveGroup(device);
     });
@@ -107,6 +115,7 @@ export class PciSystem {
     machine.subscribe({
       added: (pci) => {
         this.#add(pci);
+        if (pci.isVirtualFunction) this.#enterVirtualFunction(pci);
       },
       removed: (pci) => {
         this.#vanished(pci);
@@ -148,6 +157,17 @@ export class PciSystem {
     return this.#byName.get(name);
   }
 
+  /** The bridge that leads to the function's bus; for a virtual function, to its physical one's. */
+  bridgeOf({ pci }: PciFunction): PciFunction | undefined {
+    const bridge = pci.upstreamBridge;
+    return bridge && this.#functions.get(bridge);
+  }
+
+  /** In the order in which they were found. */
+  get functions(): IterableIterator<PciFunction> {
+    return this.#functions.values();
+  }
+
   #required(pci: PciDevice): PciFunction {
     const known = this.#functions.get(pci);
     if (known === undefined) throw new Error(`${pci.name} is in the machine but not on the bus`);
@@ -155,16 +175,10 @@ export class PciSystem {
   }
 
   #add(pci: PciDevice): void {
-    const { config } = pci;
-    const identity = {
-      vendor: pci.vendor,
-      device: pci.device,
-      subvendor: config.u16(REGISTER.SUBSYSTEM_VENDOR),
-      subdevice: config.u16(REGISTER.SUBSYSTEM),
-      class: pci.classCode,
-    };
+    const { vendor, device: id, subsystem } = pci;
+    const identity = { vendor, device: id, ...subsystem, class: pci.classCode };
     const device = newBusDevice(pci.name, identity, this.#iommuDevice(pci));
-    const known: PciFunction = { pci, device, resetMethods: resetMethods(pci) };
+    const known = newPciFunction(pci, device);
     this.#functions.set(pci, known);
     this.#byName.set(pci.name, known);
     device.override = pci.facts.driverOverride ?? this.#driverOfPhysfn(pci);
@@ -176,6 +190,11 @@ export class PciSystem {
     const device = physfn && this.#functions.get(physfn)?.device;
     const offered = device !== undefined && this.vfio.deviceOf(device.iommu) !== undefined;
     return offered ? device.driver?.name : undefined;
+  }
+
+  #noteBound({ name }: BusDevice): void {
+    const known = this.#byName.get(name);
+    if (known !== undefined) known.everBound = true;
   }
 
   // Switched off, or pulled out without a word: its driver is told afterwards.
@@ -291,14 +310,33 @@ export class PciSystem {
 
   /** Write to `sriov_numvfs`. ENOENT, ERANGE, EBUSY; 0 switches all off, whatever their drivers do. */
   setVirtualFunctions(name: string, count: number): void {
-    this.#offer(this.machine.setVirtualFunctions(name, count));
+    const added = this.machine.setVirtualFunctions(name, count);
+    const physfn = this.function(name);
+    if (physfn === undefined) return;
+    for (const listener of this.#sriov) {
+      listener.changed(physfn);
+      if (added.length > 0) listener.enabled(physfn);
+    }
   }
 
   #offer(found: readonly PciDevice[]): void {
-    for (const pci of found) {
-      const entry = this.#functions.get(pci);
-      if (entry !== undefined) this.core.initialProbe(entry.device);
-    }
+    const entries = found
+      .map((pci) => this.#functions.get(pci))
+      .filter((each) => each !== undefined);
+    this.core.initialProbes(entries.map(({ device }) => device));
+  }
+
+  // Each virtual function is offered to drivers before the next one appears. After pci_iov_add_virtfn.
+  #enterVirtualFunction(pci: PciDevice): void {
+    const vf = this.#required(pci);
+    const physfn = pci.physfn && this.#functions.get(pci.physfn);
+    for (const listener of this.#sriov) listener.linked(vf);
+    if (physfn?.vfAutoprobe === false && vf.device.override === undefined) return;
+    this.core.initialProbe(vf.device);
+  }
+
+  followSriov(listener: SriovListener): void {
+    this.#sriov.push(listener);
   }
 }
 
@@ -309,18 +347,20 @@ function driversOf(machine: Machine): DriverSpec[] {
     ),
     ...machine.drivers,
   ];
-  const named = [...machine.devices].filter(
-    ({ facts }) =>
-      facts.driver !== undefined && !described.some(({ name }) => name === facts.driver),
+  const known = new Set(described.map(({ name }) => name));
+  const unknown = [...machine.devices].filter(
+    ({ facts }) => facts.driver !== undefined && !known.has(facts.driver),
   );
-  const names = new Set(named.map(({ facts }) => facts.driver ?? ''));
+  const names = new Set(unknown.map(({ facts }) => facts.driver ?? ''));
   const plain = [...names].map((name) => ({
     name,
     managedDma: managedDriver(name) !== undefined,
     vfio: managedDriver(name)?.vfio ?? false,
     overrideOnly: false,
     bridges: false,
-    ids: named
+    enables: 'while-bound' as const,
+    sriov: true,
+    ids: unknown
       .filter(({ facts }) => facts.driver === name)
       .map(({ vendor, device }) => ({ vendor, device })),
   }));

@@ -19,6 +19,7 @@ import {
   newGroup,
   type VfioDevice,
   type VfioDeviceOps,
+  type VfioEvent,
   type VfioGroup,
   type VfioTable,
 } from './state.ts';
@@ -41,6 +42,7 @@ export function register(table: VfioTable, iommu: IommuDevice, ops: VfioDeviceOp
   table.devices[index] = device;
   group.devices.unshift(device);
   group.drivers++;
+  notify(table, { action: 'add', device });
   return device;
 }
 
@@ -49,7 +51,12 @@ function groupOf(table: VfioTable, iommuGroup: IommuGroup): VfioGroup {
   if (found !== undefined) return found;
   const group = newGroup(table, iommuGroup.ref());
   table.groups.push(group);
+  notify(table, { action: 'add', group });
   return group;
+}
+
+function notify({ listeners }: VfioTable, event: VfioEvent): void {
+  for (const listener of listeners) listener(event);
 }
 
 /**
@@ -60,6 +67,7 @@ export function unregister(device: VfioDevice, whenIdle: () => void): void {
   const { group } = device;
   remove(group.devices, device);
   device.whenIdle = whenIdle;
+  notify(group.table, { action: 'remove', device });
   device.users--;
   if (device.users > 0 && group.iommuGroup?.enforces('unbind-waits-for-users') !== false) {
     device.ops.request?.(device);
@@ -77,6 +85,7 @@ function complete(device: VfioDevice): void {
   if (group.drivers === 0) {
     remove(table.groups, group);
     abandonGroup(group);
+    notify(table, { action: 'remove', group });
   }
   whenIdle?.();
 }

@@ -13,7 +13,7 @@ import type { IommuDevice } from '../iommu/domain.ts';
 import type { IommuGroup } from '../iommu/group.ts';
 import type { VfioCall } from '../uapi/vfio-ioctls.ts';
 import type { IommufdBinding, IommufdContext } from './iommufd.ts';
-import type { Type1, Type1Settings } from './type1/type1.ts';
+import type { Type1 } from './type1.ts';
 
 /** What a VFIO driver does with its devices; vfio-pci is one. */
 export type VfioDeviceOps = {
@@ -39,11 +39,21 @@ export type VfioDeviceOps = {
 
 /** All devices and groups of one machine. */
 export type VfioTable = {
-  readonly type1: Type1Settings;
+  /** allow_unsafe_interrupts of vfio_iommu_type1 */
+  readonly unsafeInterrupts: boolean;
   /** by index; a free index is undefined */
   readonly devices: (VfioDevice | undefined)[];
   readonly groups: VfioGroup[];
+  /** called synchronously, in Linux's order */
+  readonly listeners: VfioListener[];
 };
+
+/** Something with a node came or went. */
+export type VfioEvent =
+  | { readonly action: 'add' | 'remove'; readonly group: VfioGroup }
+  | { readonly action: 'add' | 'remove'; readonly device: VfioDevice };
+
+export type VfioListener = (event: VfioEvent) => void;
 
 /** A device that its driver registered, until the driver has it back. */
 export type VfioDevice = {
@@ -74,6 +84,8 @@ export type VfioGroup = {
   readonly name: string;
   /** "7": the node is /dev/vfio/7 */
   readonly nodeName: string;
+  /** of the node: the lowest that was free */
+  readonly minor: number;
   /** undefined once the last device has left: files that are still open are dead */
   iommuGroup: IommuGroup | undefined;
   /** registered devices, newest first */
@@ -114,8 +126,8 @@ export type DeviceOpen = {
   iommufd: IommufdContext | undefined;
 };
 
-export function newTable(type1: Type1Settings): VfioTable {
-  return { type1, devices: [], groups: [] };
+export function newTable(unsafeInterrupts: boolean): VfioTable {
+  return { unsafeInterrupts, devices: [], groups: [], listeners: [] };
 }
 
 export function newDevice(
@@ -144,6 +156,7 @@ export function newGroup(table: VfioTable, iommuGroup: IommuGroup): VfioGroup {
     table,
     name: `the container of group ${iommuGroup.id}`,
     nodeName: String(iommuGroup.id),
+    minor: lowestFree(table.groups.map(({ minor }) => minor)),
     iommuGroup,
     devices: [],
     drivers: 0,
@@ -153,6 +166,12 @@ export function newGroup(table: VfioTable, iommuGroup: IommuGroup): VfioGroup {
     iommufd: undefined,
     cdevOpenCount: 0,
   };
+}
+
+function lowestFree(used: readonly number[]): number {
+  let free = 0;
+  while (used.includes(free)) free++;
+  return free;
 }
 
 export function newContainer(): Container {
