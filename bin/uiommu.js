@@ -1,5 +1,9 @@
 #!/usr/bin/env node
-// The command `uiommu`: everything is in dist/src/cli, made by `npm run build`.
-import { main } from '../dist/src/cli/main.js';
+// The command `uiommu`. A clone runs what tsc compiled; the package has one bundle (scripts/bundle.mjs).
+import { existsSync } from 'node:fs';
+
+const compiled = new URL('../dist/src/cli/main.js', import.meta.url);
+const bundled = new URL('../dist/lib/cli.js', import.meta.url);
+const { main } = await import((existsSync(compiled) ? compiled : bundled).href);
 
 process.exitCode = await main(process.argv.slice(2));

@@ -19,3 +19,11 @@ if (!existsSync(installed) || statSync(installed).mtimeMs < statSync(lock).mtime
   run('npm', ['ci', '--loglevel=error']);
 }
 run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-b']);
+
+// Examples and tests of the package import the library as its users do.
+const built = join(root, 'dist', 'tsconfig.tsbuildinfo');
+const library = join(root, 'dist', 'lib', 'index.js');
+if (!existsSync(library) || statSync(library).mtimeMs < statSync(built).mtimeMs) {
+  const { makePackage } = await import('./package.mjs');
+  await makePackage();
+}

@@ -16,6 +16,7 @@ import {
   loadMachine,
   type CallEvent,
 } from '../src/index.ts';
+import { assertNoLeaks, assertRefused } from '../src/testing.ts';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 
@@ -166,4 +167,18 @@ test('wrong input is an InputError with a code, like every error of uiommu', () 
     (error) =>
       error instanceof InputError && error instanceof UiommuError && error.code === 'INPUT',
   );
+});
+
+test('uiommu/testing: assertRefused and assertNoLeaks say what is not as expected', () => {
+  const kernel = boot('selftest');
+  const client = new InProcessClient();
+  const file = client.open(kernel, '/dev/iommu');
+  const destroy = (): unknown => file.ioctl('IOMMU_DESTROY', { id: 77 });
+  assert.match(assertRefused('ENOENT', destroy).reason, /77/);
+  assert.throws(() => assertRefused('EBUSY', destroy), /expected EBUSY, was refused with ENOENT/);
+  assert.throws(() => assertRefused('EBUSY', () => 0), /expected EBUSY, but the call succeeded/);
+  assert.throws(() => {
+    assertNoLeaks(kernel);
+  }, /left after every client has exited/);
+  assertNoLeaks(kernel, client);
 });

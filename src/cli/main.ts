@@ -1,6 +1,11 @@
 /** The command line: finds the subcommand, shows help, turns wrong usage into one message and exit status 2. */
+import { UiommuError } from '../base/error.ts';
 import { UsageError, type Command } from './command.ts';
 import { complain, print } from './output.ts';
+
+const WRONG_USAGE = 2;
+// As env, timeout and container tools say that they failed themselves.
+const UNSUPPORTED = 125;
 
 // Loaded when asked for: what the other commands need would be most of the start-up of `run`.
 const COMMANDS: readonly (readonly [name: string, load: () => Promise<Command>])[] = [
@@ -23,7 +28,7 @@ async function overview(): Promise<string> {
     '',
     ...rows,
     '',
-    'uiommu help COMMAND tells more.',
+    'Run `uiommu help COMMAND` for details.',
     '',
   ].join('\n');
 }
@@ -57,8 +62,9 @@ export async function main(args: readonly string[]): Promise<number> {
     }
     return await command.run(rest);
   } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    complain(`uiommu: ${error.message}\n`);
-    return 2;
+    if (!(error instanceof UiommuError)) throw error;
+    complain(`uiommu: ${error.message}
+`);
+    return error.code === 'UNSUPPORTED' ? UNSUPPORTED : WRONG_USAGE;
   }
 }

@@ -10,6 +10,7 @@ import { PAGE_SIZE } from '../machine/memory.ts';
 import type { iommu_hwpt_invalidate } from '../uapi/iommufd.ts';
 import { HwptNested } from './hw-pagetable.ts';
 
+import type { IommufdObject } from './object.ts';
 import type { Ucmd } from './ucmd.ts';
 import { Viommu, type InvalidateArray } from './viommu.ts';
 import { reservedSet } from '../uapi/refusals.ts';
@@ -58,7 +59,7 @@ function refuseBadArray(cmd: iommu_hwpt_invalidate): void {
   }
 }
 
-function invalidatorOf(object: object): (array: InvalidateArray) => void {
+function invalidatorOf(object: IommufdObject): (array: InvalidateArray) => void {
   if (object instanceof HwptNested) {
     const { domain } = object;
     if (!isInvalidatable(domain)) throw unsupported(object);
@@ -73,7 +74,7 @@ function invalidatorOf(object: object): (array: InvalidateArray) => void {
       driver.invalidate?.(array);
     };
   }
-  throw new Errno('EINVAL', `${object.constructor.name} caches nothing of a guest`);
+  throw new Errno('EINVAL', `${String(object)} caches nothing of a guest`);
 }
 
 function isInvalidatable(domain: Domain): domain is Invalidatable {

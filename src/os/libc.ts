@@ -5,7 +5,25 @@
  * Numbers and addresses go in as JavaScript numbers (user addresses are below 2^47) or bigints. Memory whose address is
  * handed to the kernel lives in an Arena: the address of a Buffer would not keep the Buffer alive.
  */
-import koffi from 'koffi';
+import { createRequire } from 'node:module';
+import type koffiPackage from 'koffi';
+import { UnsupportedError } from './unsupported.ts';
+
+type Koffi = typeof koffiPackage;
+
+// Optional: the engine in process works without it. Only what calls the kernel comes here.
+const koffi = loadKoffi();
+
+function loadKoffi(): Koffi {
+  try {
+    return createRequire(import.meta.url)('koffi') as Koffi;
+  } catch (error) {
+    const why = error instanceof Error ? error.message.split('\n')[0] : String(error);
+    throw new UnsupportedError(
+      `the package koffi is needed to make system calls, and could not be loaded (${why}); expected: npm install koffi`,
+    );
+  }
+}
 
 export type Word = number | bigint;
 

@@ -7,6 +7,7 @@
 import { allocate } from './arena.ts';
 import { sys, sys3 } from './libc.ts';
 import { NR } from './numbers.ts';
+import { UnsupportedError } from './unsupported.ts';
 
 const PR_SET_NO_NEW_PRIVS = 38;
 const SECCOMP_SET_MODE_FILTER = 1;
@@ -35,11 +36,6 @@ const EINTR = 4;
 const EBUSY = 16;
 const EINVAL = 22;
 const ENOSYS = 38;
-
-/** This computer cannot run programs under a filter; the message says why and what would help. */
-export class UnsupportedError extends Error {
-  override readonly name = 'UnsupportedError';
-}
 
 function installError(errno: number): string {
   switch (errno) {

@@ -6,7 +6,8 @@
 import { spawn } from 'node:child_process';
 import { parentPort } from 'node:worker_threads';
 
-import { installFilter, UnsupportedError } from '../os/seccomp.ts';
+import { installFilter } from '../os/seccomp.ts';
+import { UnsupportedError } from '../os/unsupported.ts';
 import type { FromLauncher, LaunchOrder } from './launch.ts';
 
 function post(message: FromLauncher): void {
