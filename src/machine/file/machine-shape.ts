@@ -115,7 +115,7 @@ export const DEVICE_SHAPE: MapShape = map(
     label: described(NAME, 'For people: GPU, eth0.'),
     type: word(
       DEVICE_TYPES,
-      'What it is. Default: rc-endpoint on a root bus, pci behind a conventional bridge, else endpoint.',
+      'What it is. Default: by place and class; a function on a root bus is pci unless it has acs, ari or sriov.',
     ),
     config: text(
       'configuration space as hexadecimal digits, or in lines like "00: 86 80 …"',

@@ -261,7 +261,6 @@ test('areAliases: in either direction', () => {
 test('ConfigSpace: short and looping lists end', () => {
   const config = new ConfigSpace(new Uint8Array(256).fill(0x50));
   assert.ok([...config.capabilities()].length <= 48);
-  assert.deepEqual(config.loop(), { list: 'standard', offset: 0x50 });
   assert.equal(new ConfigSpace(new Uint8Array(64)).complete, false);
   assert.equal(new ConfigSpace(new Uint8Array(64)).u32(0x100), 0xffff_ffff);
 });

@@ -62,9 +62,6 @@ const NO_CAPABILITY = 0xff;
 
 export type Capability = { readonly id: number; readonly offset: number };
 
-/** A capability list that does not end: where the walk came back to. */
-export type ListLoop = { readonly list: 'standard' | 'extended'; readonly offset: number };
-
 export class ConfigSpace {
   readonly bytes: Uint8Array;
   readonly #view: DataView;
@@ -161,21 +158,4 @@ export class ConfigSpace {
     }
     return 0;
   }
-
-  /** The first capability list that does not end; undefined where both do. */
-  loop(): ListLoop | undefined {
-    const standard = repeated(this.capabilities());
-    if (standard !== undefined) return { list: 'standard', offset: standard };
-    const extended = repeated(this.extendedCapabilities());
-    return extended === undefined ? undefined : { list: 'extended', offset: extended };
-  }
-}
-
-function repeated(capabilities: Iterable<Capability>): number | undefined {
-  const seen = new Set<number>();
-  for (const { offset } of capabilities) {
-    if (seen.has(offset)) return offset;
-    seen.add(offset);
-  }
-  return undefined;
 }
