@@ -215,7 +215,9 @@ const MISTAKES: readonly Mistake[] = [
   {
     what: 'an anchor that leads back to itself',
     text: 'devices: &a\n  - *a\n',
-    lines: [/^m\.yaml:\d+:\d+: (?:this is nested too deep|this is a list|there is no anchor)/],
+    lines: [
+      /^m\.yaml:\d+:\d+: (?:nested deeper than \d+ levels|this is a list|there is no anchor)/,
+    ],
   },
 ];
 
