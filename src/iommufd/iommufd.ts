@@ -25,6 +25,8 @@ export type IommufdOptions = {
   readonly mock: boolean;
   /** memory of drivers that clients can map; plain buffers, which only this process sees, unless given */
   readonly alloc?: AllocMemory;
+  /** built with CONFIG_VFIO_NOIOMMU and CONFIG_IOMMUFD_NOIOMMU */
+  readonly noIommu?: boolean;
   /** look at all invariants after every ioctl (`--check`); a violation throws Error */
   readonly check?: boolean;
   /** allow_unsafe_interrupts of the module */
@@ -53,6 +55,7 @@ export class Iommufd {
       faults,
       accounting: new Accounting(),
       allowUnsafeInterrupts: options.unsafeInterrupts ?? false,
+      noIommu: options.noIommu ?? false,
       ...(iommu && {
         mock: iommu,
         convertCopy: convertSyzkallerIova,

@@ -130,6 +130,7 @@ function isAnother(old: Payer, payer: Payer): boolean {
     case 'none':
       return false;
     case 'mm':
+    case 'locked':
       return old.memory !== payer.memory;
     case 'user':
       return old.uid !== payer.uid || old.memory !== payer.memory;

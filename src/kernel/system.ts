@@ -8,14 +8,14 @@
  * Invariant: everything of one system works on the same memory, the same groups and the same fault injection.
  */
 import { Faults } from '../base/faults.ts';
-import type { IommuOps } from '../iommu/domain.ts';
+import type { IommuDevice, IommuOps } from '../iommu/domain.ts';
 import { builderFor } from '../iommu/group-builder.ts';
 import { GroupTable } from '../iommu/group.ts';
 import { pcIommu } from '../iommu/hardware/pc.ts';
 import { PROFILES, type ProfileName } from '../iommu/profile.ts';
-import { Iommufd } from '../iommufd/iommufd.ts';
+import { Iommufd, type IommufdOptions } from '../iommufd/iommufd.ts';
 import type { DriverSpec } from '../machine/drivers.ts';
-import type { Iommu, IommuKind, Machine } from '../machine/machine.ts';
+import type { Iommu, IommuKind, Machine, VtdRegisters } from '../machine/machine.ts';
 import { PhysicalMemory } from '../machine/memory.ts';
 import { IOMMU_HWPT_ALLOC_PASID } from '../uapi/iommufd.ts';
 import { Vfio, type VfioOptions } from '../vfio/vfio.ts';
@@ -61,30 +61,37 @@ export function pciSystem(machine: Machine, options: PciOptions = {}): PciSystem
     defaultDomain: isPassthrough(machine) ? 'identity' : 'dma-fq',
   });
   const { unsafeInterrupts } = machine;
-  const vfio = new Vfio({ unsafeInterrupts: unsafeInterrupts.type1, ...options.vfio });
+  const system = wired(groups, {
+    ...options,
+    mock: false,
+    // As distributions build both; the mock driver makes no device that would need it.
+    noIommu: true,
+    unsafeInterrupts: unsafeInterrupts.iommufd,
+  });
+  // Containers and IOMMUFD pin the same memory.
+  const pinning = system.iommufd.environment;
+  const type1 = { pinning, unsafeInterrupts: unsafeInterrupts.type1, ...options.vfio?.type1 };
+  const vfio = new Vfio({ ...options.vfio, type1 });
   const pci = new PciSystem(machine, {
-    ops: ops === undefined ? driversByKind() : () => ops,
+    ops: ops === undefined ? driversByKind(machine) : () => ops,
     groups,
     builder: builderFor(machine, profile, groups),
     vfio,
     ...(drivers === undefined ? {} : { drivers }),
     ...(boot === undefined ? {} : { boot }),
   });
-  const system = wired(groups, {
-    ...options,
-    mock: false,
-    unsafeInterrupts: unsafeInterrupts.iommufd,
-  });
   return { ...system, vfio, pci };
 }
 
 /** One driver for each kind of IOMMU, made when the first of its kind is met. */
-function driversByKind(): (iommu: Iommu | undefined) => IommuOps {
+function driversByKind({ iommus }: Machine): (iommu: Iommu | undefined) => IommuOps {
   const known = new Map<IommuKind, IommuOps>();
+  const registersOf = ({ instance }: IommuDevice): VtdRegisters | undefined =>
+    iommus.find((iommu) => iommu === instance)?.registers;
   return (iommu) => {
     // A device that nothing translates for is never attached to anything.
     const kind = iommu?.kind ?? 'other';
-    const ops = known.get(kind) ?? pcIommu(IOMMU_HWPT_ALLOC_PASID, kind);
+    const ops = known.get(kind) ?? pcIommu(IOMMU_HWPT_ALLOC_PASID, kind, registersOf);
     known.set(kind, ops);
     return ops;
   };
@@ -95,7 +102,7 @@ function isPassthrough({ iommus }: Machine): boolean {
   return iommus.length > 0 && iommus.every(({ mode }) => mode === 'passthrough');
 }
 
-type Wanted = CommonOptions & { readonly mock: boolean; readonly unsafeInterrupts?: boolean };
+type Wanted = CommonOptions & Pick<IommufdOptions, 'mock' | 'noIommu' | 'unsafeInterrupts'>;
 
 function wired(groups: GroupTable, wanted: Wanted): System {
   const physical = new PhysicalMemory();

@@ -1,16 +1,18 @@
 /**
- * Who pays for pinned pages: nobody, the user, or the process, against RLIMIT_MEMLOCK of whoever made the page set.
+ * Who pays for pinned pages: nobody, the user, or the process, against RLIMIT_MEMLOCK of whoever made the page set. Type 1
+ * containers charge the process another way (`locked`): always, CAP_IPC_LOCK only lifts the limit, and VmPin does not count them.
  *
  * The limit is checked after the pages were pinned, as Linux does it, because how many of a range are pinned already is
- * only known then; a failure undoes the whole operation. `pinnedPages` of the address space counts in every mode.
+ * only known then; a failure undoes the whole operation. `pinnedPages` of the address space counts in every mode but `locked`.
  *
- * After drivers/iommu/iommufd/pages.c (iopt_pages_update_pinned) and mm/util.c (__account_locked_vm).
+ * After drivers/iommu/iommufd/pages.c (iopt_pages_update_pinned), drivers/vfio/vfio_iommu_type1.c (vfio_lock_acct) and mm/util.c
+ * (__account_locked_vm).
  */
 import { Errno } from '../base/errno.ts';
 import type { AddressSpace, ResourceLimits, Task } from '../base/task.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
 
-export type AccountMode = 'none' | 'user' | 'mm';
+export type AccountMode = 'none' | 'user' | 'mm' | 'locked';
 
 /** Who is charged for one page set. */
 export type Payer = {
@@ -19,7 +21,16 @@ export type Payer = {
   /** asked when pages are charged: a limit may change after a page set was made (task_rlimit of source_task) */
   readonly limits: ResourceLimits;
   readonly mode: AccountMode;
+  /** the limit does not apply, the pages are charged all the same (CAP_IPC_LOCK, `locked` only) */
+  readonly unlimited?: boolean;
 };
+
+/** Pages that a process could still be charged for; Infinity where no limit applies. */
+export function headroom(payer: Payer): number {
+  const { memory, unlimited } = payer;
+  if (unlimited === true) return Infinity;
+  return Math.max(limitOf(payer) - memory.lockedPages - memory.lockedByItself, 0);
+}
 
 /**
  * The payer that a caller becomes for page sets that it makes; the context's mode applies where the caller pays at all.
@@ -46,14 +57,13 @@ export class Accounting {
         throw overLimit(`user ${payer.uid}`, now, limit);
       }
       this.#byUser.set(payer.uid, now);
-    } else if (payer.mode === 'mm') {
-      const limit = limitOf(payer);
+    } else if (payer.mode !== 'none') {
       const { memory } = payer;
       const now = memory.lockedPages + memory.lockedByItself + pages;
-      if (now > limit) throw overLimit('the process', now, limit);
+      if (pages > headroom(payer)) throw overLimit('the process', now, limitOf(payer));
       memory.lockedPages += pages;
     }
-    payer.memory.pinnedPages += pages;
+    if (payer.mode !== 'locked') payer.memory.pinnedPages += pages;
   }
 
   uncharge(payer: Payer, pages: number): void {
@@ -62,10 +72,10 @@ export class Accounting {
       if (now < 0) throw new Error(`user ${payer.uid} gets back more pages than it paid for`);
       if (now === 0) this.#byUser.delete(payer.uid);
       else this.#byUser.set(payer.uid, now);
-    } else if (payer.mode === 'mm') {
+    } else if (payer.mode !== 'none') {
       payer.memory.lockedPages -= pages;
     }
-    payer.memory.pinnedPages -= pages;
+    if (payer.mode !== 'locked') payer.memory.pinnedPages -= pages;
   }
 
   /** Pages that a user has locked. */

@@ -124,6 +124,14 @@ export class Pages {
     this.#pinning.accounting.uncharge(this.payer, removed);
   }
 
+  /** Somebody else pays for what is pinned. ENOMEM over their limit, and nothing changed then. */
+  chargeTo(payer: Payer): void {
+    const { accounting } = this.#pinning;
+    accounting.charge(payer, this.pinned);
+    accounting.uncharge(this.payer, this.pinned);
+    this.payer = payer;
+  }
+
   /** The frames of pages [first, last], all of which are pinned, in order. */
   pieces(first: number, last: number): Piece[] {
     return this.#pins?.pieces(first, last) ?? [];

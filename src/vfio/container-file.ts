@@ -9,7 +9,8 @@ import { nameCall, VFIO_IOCTLS as spec, type VfioCall } from '../uapi/vfio-ioctl
 import { VFIO_API_VERSION } from '../uapi/vfio.ts';
 import { checkExtension, setIommu } from './container.ts';
 import { newContainer, type Container } from './state.ts';
-import { IoctlTable, op, unknownIoctl } from './vcmd.ts';
+import { TYPE1_IOCTLS } from './type1/ioctls.ts';
+import { IoctlTable, op } from './vcmd.ts';
 
 /** What a container answers before SET_IOMMU as well. */
 export const CONTAINER_IOCTLS = new IoctlTable<Container>('container', [
@@ -31,10 +32,9 @@ export class ContainerFile implements OpenFile {
     const call: VfioCall = { task, command, argument };
     nameCall('container', call);
     if (CONTAINER_IOCTLS.has(command)) return CONTAINER_IOCTLS.execute(this.container, call);
-    if (this.container.iommu === undefined) {
-      throw new Errno('EINVAL', 'SET_IOMMU has not been called');
-    }
-    throw unknownIoctl('container', command);
+    const { iommu } = this.container;
+    if (iommu === undefined) throw new Errno('EINVAL', 'SET_IOMMU has not been called');
+    return TYPE1_IOCTLS.execute(iommu, call);
   }
 
   release(): void {

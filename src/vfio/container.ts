@@ -11,7 +11,7 @@ import { Errno } from '../base/errno.ts';
 import { remove } from '../base/list.ts';
 import { claimGroup, releaseGroup } from '../iommu/ownership.ts';
 import type { Container, VfioGroup } from './state.ts';
-import { supportsExtension, Type1 } from './type1.ts';
+import { supportsExtension, Type1 } from './type1/type1.ts';
 
 /**
  * SET_CONTAINER of a group: claim, then attach if SET_IOMMU was called.
@@ -65,7 +65,7 @@ export function setIommu(container: Container, type: number): void {
   if (supportsExtension(type) <= 0) {
     throw new Errno('ENODEV', `there is no VFIO IOMMU driver for type ${type}`);
   }
-  const iommu = new Type1(type, first.table.unsafeInterrupts);
+  const iommu = new Type1(type, first.table.type1);
   for (const { iommuGroup } of container.groups) {
     if (iommuGroup === undefined) continue;
     try {

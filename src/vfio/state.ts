@@ -13,7 +13,7 @@ import type { IommuDevice } from '../iommu/domain.ts';
 import type { IommuGroup } from '../iommu/group.ts';
 import type { VfioCall } from '../uapi/vfio-ioctls.ts';
 import type { IommufdBinding, IommufdContext } from './iommufd.ts';
-import type { Type1 } from './type1.ts';
+import type { Type1, Type1Settings } from './type1/type1.ts';
 
 /** What a VFIO driver does with its devices; vfio-pci is one. */
 export type VfioDeviceOps = {
@@ -39,8 +39,7 @@ export type VfioDeviceOps = {
 
 /** All devices and groups of one machine. */
 export type VfioTable = {
-  /** allow_unsafe_interrupts of vfio_iommu_type1 */
-  readonly unsafeInterrupts: boolean;
+  readonly type1: Type1Settings;
   /** by index; a free index is undefined */
   readonly devices: (VfioDevice | undefined)[];
   readonly groups: VfioGroup[];
@@ -126,8 +125,8 @@ export type DeviceOpen = {
   iommufd: IommufdContext | undefined;
 };
 
-export function newTable(unsafeInterrupts: boolean): VfioTable {
-  return { unsafeInterrupts, devices: [], groups: [], listeners: [] };
+export function newTable(type1: Type1Settings): VfioTable {
+  return { type1, devices: [], groups: [], listeners: [] };
 }
 
 export function newDevice(

@@ -4,7 +4,10 @@
  *
  * After drivers/vfio/vfio_main.c.
  */
+import { Faults } from '../base/faults.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
+import { PhysicalMemory } from '../machine/memory.ts';
+import { Accounting } from '../pinning/accounting.ts';
 import { DeviceFile } from './device-file.ts';
 import { openNode } from './device.ts';
 import { GroupFile } from './group-file.ts';
@@ -19,10 +22,23 @@ import {
   type VfioGroup,
   type VfioTable,
 } from './state.ts';
+import type { Type1Settings } from './type1/type1.ts';
+
+// U16_MAX, the default of dma_entry_limit
+const ENTRY_LIMIT = 65_535;
+
+function defaultSettings(): Type1Settings {
+  const pinning = {
+    physical: new PhysicalMemory(),
+    accounting: new Accounting(),
+    faults: new Faults(),
+  };
+  return { unsafeInterrupts: false, entryLimit: ENTRY_LIMIT, smallPages: false, pinning };
+}
 
 export type VfioOptions = {
-  /** allow_unsafe_interrupts of vfio_iommu_type1 */
-  readonly unsafeInterrupts?: boolean;
+  /** of vfio_iommu_type1; default: those of the module, and memory of its own */
+  readonly type1?: Partial<Type1Settings>;
   /** Default: the engine's /dev/iommu. */
   readonly contextOfFile?: ContextOfFile;
 };
@@ -32,7 +48,7 @@ export class Vfio {
   readonly table: VfioTable;
 
   constructor(options: VfioOptions = {}) {
-    this.table = newTable(options.unsafeInterrupts ?? false);
+    this.table = newTable({ ...defaultSettings(), ...options.type1 });
     this.contextOfFile = options.contextOfFile ?? contextOfIommufdFile;
   }
 
