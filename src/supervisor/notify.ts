@@ -100,7 +100,7 @@ export class NotifyLoop {
           break;
       }
     }
-    if (this.#suspended.anyReady) this.#serveSoon();
+    if (this.#suspended.anyReady && this.#watch !== undefined) this.#serveSoon();
   }
 
   #received(): void {
