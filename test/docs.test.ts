@@ -1,5 +1,6 @@
 /** The documents say what is there: links, scripts and files that they name exist, and the README is short. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -63,6 +64,30 @@ test('documents: every file that is named exists', () => {
 test(`README.md has fewer than ${README_LINES} lines`, () => {
   const lines = readFileSync(join(ROOT, 'README.md'), 'utf8').split('\n').length;
   assert.ok(lines < README_LINES, `${lines} lines`);
+});
+
+/** Blocks of README.md that show a command and its output; "…" stands for what is left out. */
+function shownOutput(): { command: string; lines: string[] }[] {
+  const text = readFileSync(join(ROOT, 'README.md'), 'utf8');
+  return [...text.matchAll(/^ {4}\$ uiommu (why|ls|check)( .*)?\n((?: {4}.*\n)+)/gm)].map(
+    ([, command = '', args = '', block = '']) => ({
+      command: command + args,
+      lines: block.split('\n').map((line) => line.slice(4)),
+    }),
+  );
+}
+
+test('README.md shows what the commands print', () => {
+  const shown = shownOutput();
+  assert.ok(shown.length > 0);
+  for (const { command, lines } of shown) {
+    const args = [join(ROOT, 'bin', 'uiommu.js'), ...command.split(' ')];
+    const { stdout } = spawnSync(process.execPath, args, { encoding: 'utf8' });
+    for (const line of lines.filter((each) => each !== '' && each !== '…')) {
+      const pattern = line.split('…').map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
+      assert.match(stdout, new RegExp(`^${pattern.join('.*')}$`, 'm'), command);
+    }
+  }
 });
 
 test('documents: what is wrong would be found', () => {
