@@ -15,7 +15,8 @@ export type { PciBootOptions as BootOptions } from './kernel/pci-machine.ts';
 export { loadMachine } from './iommu/load-machine.ts';
 /** Texts of the built-in machines, by name. */
 export { BUILTIN_MACHINES } from './machine/builtin.ts';
-export { BufferMemory, SparseBacking } from './client/buffer-memory.ts';
+export { SparseBacking } from './base/sparse-backing.ts';
+export { BufferMemory } from './client/buffer-memory.ts';
 export {
   ClientFile,
   InProcessClient,

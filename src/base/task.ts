@@ -89,6 +89,23 @@ export type WriteBuffer = {
   take(at: number, count: number): Uint8Array;
 };
 
+/** The counter behind a client's eventfd, kept for longer than the call that passed the fd. */
+export type Signal = {
+  /** Adds 1, as eventfd_signal does: cannot fail, a full counter stays full. */
+  signal(): void;
+  /**
+   * Calls `listener` whenever somebody signals it from now on, and takes the count then; once at once, and taking nothing, if the
+   * count is not 0. At most one listener at a time. After drivers/vfio/virqfd.c.
+   */
+  listen(listener: () => void): void;
+  /** No longer heard. */
+  unlisten(): void;
+  /** The last fd of it was closed: nobody can signal it any more. */
+  readonly closed: boolean;
+  /** Not needed any more. Cannot fail. */
+  release(): void;
+};
+
 /**
  * An open file of ours, from open to the last close in whatever process. Methods that are missing answer as Linux does
  * for a file without the operation. Refusals are thrown as Errno.
@@ -130,7 +147,18 @@ export type MmapRequest = {
 };
 
 /** The memory that a mapping shows, and what to do when the last page of the mapping is gone. */
-export type MmapGrant = { readonly backing: Backing; readonly page: number; release(): void };
+export type MmapGrant = {
+  /**
+   * `copied`: pages of this open alone. `memory`: pages of a device, the same for all who map them. `trapped`: registers, each access
+   * of which is the device's.
+   */
+  readonly kind: 'copied' | 'memory' | 'trapped';
+  readonly backing: Backing;
+  readonly page: number;
+  /** The mapping can be touched now; elsewhere that raises SIGBUS. Absent: always. */
+  usable?(): boolean;
+  release(): void;
+};
 
 export type ResourceLimits = {
   /** RLIMIT_MEMLOCK in bytes; Infinity where unlimited */
@@ -151,6 +179,8 @@ export type Task = {
   file(fd: number): OpenFile | undefined;
   /** The host's file behind `fd` as memory; EBADF if there is none. */
   fileMemory(fd: number): FileMemory;
+  /** The eventfd behind `fd`, to be released; EBADF if there is none, EINVAL for a file of another kind. */
+  eventfd(fd: number): Signal;
   /** Puts an open file of ours into the client's table and returns its number; EMFILE, and the file is released then. */
   install(file: OpenFile, options: { readonly cloexec: boolean }): number;
   /** The client's table takes no further file: for calls that say so before anything else. */

@@ -4,7 +4,8 @@
  */
 import { Errno } from '../base/errno.ts';
 import { hex, MAX_ADDRESS, offsetOf, PAGE_BYTES } from '../base/position.ts';
-import type { AddressSpace, Backing, PageRun } from '../base/task.ts';
+import type { PagePiece } from '../base/sparse-backing.ts';
+import type { AddressSpace, PageRun } from '../base/task.ts';
 
 type Region = {
   readonly first: number;
@@ -12,56 +13,6 @@ type Region = {
   readonly run: PageRun;
   readonly write: boolean;
 };
-
-/** A piece of a copy: within one page, `length` bytes from `at`, which are bytes `done` and on of the whole. */
-type Piece = {
-  readonly page: number;
-  readonly at: number;
-  readonly done: number;
-  readonly length: number;
-};
-
-/** Bytes that grow on demand, so that a test can map terabytes. */
-export class SparseBacking implements Backing {
-  readonly name: string;
-  readonly unit: number;
-  readonly #pages = new Map<number, Uint8Array>();
-
-  constructor(name: string, unit = 1) {
-    this.name = name;
-    this.unit = unit;
-  }
-
-  read(offset: number, into: Uint8Array): void {
-    for (const { page, at, done, length } of pieces(offset, into.length)) {
-      const bytes = this.#pages.get(page);
-      if (bytes === undefined) into.fill(0, done, done + length);
-      else into.set(bytes.subarray(at, at + length), done);
-    }
-  }
-
-  write(offset: number, from: Uint8Array): void {
-    for (const { page, at, done, length } of pieces(offset, from.length)) {
-      let bytes = this.#pages.get(page);
-      if (bytes === undefined) {
-        bytes = new Uint8Array(PAGE_BYTES);
-        this.#pages.set(page, bytes);
-      }
-      bytes.set(from.subarray(done, done + length), at);
-    }
-  }
-}
-
-function pieces(offset: number, length: number): Piece[] {
-  const found: Piece[] = [];
-  for (let done = 0; done < length;) {
-    const at = (offset + done) % PAGE_BYTES;
-    const part = Math.min(PAGE_BYTES - at, length - done);
-    found.push({ page: Math.floor((offset + done) / PAGE_BYTES), at, done, length: part });
-    done += part;
-  }
-  return found;
-}
 
 /** Memory of a client in this process. */
 export class BufferMemory implements AddressSpace {
@@ -141,7 +92,7 @@ export class BufferMemory implements AddressSpace {
 
   #copy(
     range: { readonly address: bigint; readonly length: number; readonly write: boolean },
-    act: (run: PageRun, piece: Piece) => void,
+    act: (run: PageRun, piece: PagePiece) => void,
   ): void {
     const { address, length, write } = range;
     if (length === 0) return;

@@ -11,11 +11,13 @@ import { Errno } from '../base/errno.ts';
 import { PAGE_BYTES, hex } from '../base/position.ts';
 import type { Events } from '../base/events.ts';
 import type { Fields, Static, Struct } from '../base/struct.ts';
-import type { Capability, FileMemory, MmapGrant, OpenFile, Task } from '../base/task.ts';
+import type { Capability, FileMemory, MmapGrant, OpenFile, Signal, Task } from '../base/task.ts';
 import type { CallEvent, CallRecord } from '../base/trace.ts';
 import { IOMMUFD_IOCTLS } from '../uapi/ioctls.ts';
 import { VFIO_IOCTLS } from '../uapi/vfio-ioctls.ts';
-import { BufferMemory, SparseBacking } from './buffer-memory.ts';
+import { SparseBacking } from '../base/sparse-backing.ts';
+import { BufferMemory } from './buffer-memory.ts';
+import { Eventfd } from './eventfd.ts';
 
 export type InProcessClientOptions = {
   readonly pid?: number;
@@ -48,7 +50,7 @@ type Description = {
   readonly events: Events<CallEvents> | undefined;
   references: number;
 };
-type Entry = Description | { readonly memory: FileMemory };
+type Entry = Description | { readonly memory: FileMemory } | { readonly eventfd: Eventfd };
 
 /** What can be listened to: `kernel.on('call', …)`. */
 export type CallEvents = { readonly call: CallEvent };
@@ -112,6 +114,20 @@ export class InProcessClient implements Task {
     return this.#capabilities.includes(capability);
   }
 
+  eventfd(fd: number): Signal {
+    const entry = this.#entry(fd);
+    if (!('eventfd' in entry)) throw new Errno('EINVAL', `file ${fd} is not an eventfd`);
+    return entry.eventfd.signal();
+  }
+
+  /** Makes an eventfd. @returns its fd, and the counter to read and write */
+  openEventfd(): { readonly fd: number; readonly eventfd: Eventfd } {
+    const fd = this.#nextFd++;
+    const eventfd = new Eventfd();
+    this.#files.set(fd, { eventfd });
+    return { fd, eventfd };
+  }
+
   file(fd: number): OpenFile | undefined {
     const entry = this.#entry(fd);
     return 'file' in entry ? entry.file : undefined;
@@ -120,6 +136,7 @@ export class InProcessClient implements Task {
   fileMemory(fd: number): FileMemory {
     const entry = this.#entry(fd);
     if ('memory' in entry) return entry.memory;
+    if ('eventfd' in entry) throw new Errno('EINVAL', `file ${fd} is an eventfd`);
     return { backing: new SparseBacking(entry.file.name), size: 0, pinnable: false };
   }
 
@@ -156,6 +173,7 @@ export class InProcessClient implements Task {
   close(fd: number): void {
     const entry = this.#entry(fd);
     this.#files.delete(fd);
+    if ('eventfd' in entry) entry.eventfd.put();
     if (!('file' in entry)) return;
     entry.references--;
     if (entry.references === 0) entry.file.release();
@@ -182,6 +200,7 @@ export class InProcessClient implements Task {
     for (const [fd, entry] of this.#files) {
       child.#files.set(fd, entry);
       if ('file' in entry) entry.references++;
+      if ('eventfd' in entry) entry.eventfd.get();
     }
     child.#nextFd = this.#nextFd;
     child.#nextAddress = this.#nextAddress;

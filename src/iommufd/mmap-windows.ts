@@ -65,6 +65,7 @@ export class MmapWindows {
     window.owner.users++;
     window.mappings++;
     return {
+      kind: 'copied',
       backing: window.backing,
       page: 0,
       release: () => {

@@ -1,7 +1,14 @@
 /** The calling thread during one call, as the engine sees it (base/task.ts), over a real thread. */
 import type { Start } from '../base/answer-later.ts';
 import { Errno } from '../base/errno.ts';
-import type { Capability, FileMemory, OpenFile, ResourceLimits, Task } from '../base/task.ts';
+import type {
+  Capability,
+  FileMemory,
+  OpenFile,
+  ResourceLimits,
+  Signal,
+  Task,
+} from '../base/task.ts';
 import type { CallRecord } from '../base/trace.ts';
 import { openFlags } from '../os/files.ts';
 import { O_PATH, O_RDWR } from '../os/numbers.ts';
@@ -107,6 +114,10 @@ export class Call implements Task {
 
   fileMemory(fd: number): FileMemory {
     return this.#context.shared.file(this.thread.files, fd);
+  }
+
+  eventfd(fd: number): Signal {
+    throw new Errno('EBADF', `fd ${fd}: eventfds are not supported here yet`);
   }
 
   install(file: OpenFile, options: { readonly cloexec: boolean }): number {

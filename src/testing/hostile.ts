@@ -7,7 +7,7 @@
  */
 import { Errno } from '../base/errno.ts';
 import type { FieldType, Struct, Union } from '../base/struct.ts';
-import { SparseBacking } from '../client/buffer-memory.ts';
+import { SparseBacking } from '../base/sparse-backing.ts';
 import { InProcessClient } from '../client/in-process.ts';
 import { PAGE_SIZE } from '../machine/memory.ts';
 import { IOMMUFD_IOCTLS, type IoctlSpec } from '../uapi/ioctls.ts';

@@ -31,6 +31,7 @@ function trace(
     capable: () => true,
     file: (fd) => client.file(fd),
     fileMemory: (fd) => client.fileMemory(fd),
+    eventfd: (fd) => client.eventfd(fd),
     answerLater: answerAtOnce,
     install: (made) => client.install(made),
   };

@@ -4,7 +4,7 @@
  * them, one for each kind of object.
  */
 import assert from 'node:assert/strict';
-import { SparseBacking } from '../../src/client/buffer-memory.ts';
+import { SparseBacking } from '../../src/base/sparse-backing.ts';
 import {
   APERTURE,
   PAGE,

@@ -8,7 +8,7 @@ import { firstOf, lastOf } from '../../src/base/position.ts';
 import { PROT_READ, PROT_WRITE } from '../../src/iommu/page-table.ts';
 import { HwptPaging } from '../../src/iommufd/hw-pagetable.ts';
 import { Ioas } from '../../src/iommufd/ioas.ts';
-import { SparseBacking } from '../../src/client/buffer-memory.ts';
+import { SparseBacking } from '../../src/base/sparse-backing.ts';
 import { type InProcessClient } from '../../src/client/in-process.ts';
 import { Lab, Session, type AccessHandle } from '../../src/testing/lab.ts';
 import { PlainMachine } from './plain-machine.ts';

@@ -58,6 +58,10 @@ export function mmap(context: Context): number {
     write: (protection & PROT_WRITE) !== 0,
     execute: (protection & PROT_EXEC) !== 0,
   });
+  if (grant.kind !== 'copied') {
+    grant.release();
+    throw new Errno('ENODEV', `regions of ${link} cannot be mapped yet`);
+  }
   const window = { offset: Number(offset), length: Number(length) };
   try {
     if (!entry.shown.has(grant.backing)) show(thread, { entry, fd }, grant, window);

@@ -3,7 +3,7 @@
  * Beyond the kernel's tests: the order of the checks in ioas.c and io_pagetable.c.
  */
 import assert from 'node:assert/strict';
-import { SparseBacking } from '../../../src/client/buffer-memory.ts';
+import { SparseBacking } from '../../../src/base/sparse-backing.ts';
 import {
   APERTURE,
   AccessHandle,

@@ -3,7 +3,7 @@
  * tools/testing/selftests/iommu/iommufd.c, in process: what devices reach, which pages they wrote, and who pays.
  */
 import assert from 'node:assert/strict';
-import { SparseBacking } from '../../../src/client/buffer-memory.ts';
+import { SparseBacking } from '../../../src/base/sparse-backing.ts';
 import {
   APERTURE,
   PAGE,

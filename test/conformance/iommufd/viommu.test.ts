@@ -3,7 +3,7 @@
  * Beyond the kernel's tests: the order of the checks in hw_pagetable.c and viommu.c, events that are lost (eventq.c).
  */
 import assert from 'node:assert/strict';
-import { SparseBacking } from '../../../src/client/buffer-memory.ts';
+import { SparseBacking } from '../../../src/base/sparse-backing.ts';
 import { ClientFile } from '../../../src/client/in-process.ts';
 import {
   APERTURE,
