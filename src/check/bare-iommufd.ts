@@ -119,6 +119,12 @@ export class BareIommufd implements IommufdContext {
     return this.#compat.id;
   }
 
+  hasGroup(group: IommuGroup): boolean {
+    return [...this.#objects.values()].some(
+      (each) => each instanceof BareDevice && each.group === group,
+    );
+  }
+
   get(): this {
     return this;
   }

@@ -7,17 +7,15 @@
  */
 import { Errno } from '../base/errno.ts';
 import { idMatches, type DriverSpec } from '../machine/drivers.ts';
-import { HEADER_NORMAL } from '../machine/pci/config-space.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
-import { vfioPciOps } from '../vfio/pci/device.ts';
+import { VfioPciDriver, vfioPciOps } from '../vfio/pci/driver.ts';
+import type { VfioPciDevice } from '../vfio/pci/device.ts';
 import type { VfioDevice } from '../vfio/state.ts';
 import type { BusDevice, Driver } from './driver-state.ts';
-import { VfTokens } from '../vfio/pci/vf-token.ts';
 import {
   disableFunction,
   disableMessages,
   enableFunction,
-  setSuspended,
   type PciFunction,
 } from './pci-function.ts';
 import { isPort, portServices } from './port-services.ts';
@@ -112,27 +110,28 @@ function refusePhysicalFunction(spec: DriverSpec, system: PciSystem, pci: PciDev
 }
 
 function vfioCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
-  const bound = new Map<BusDevice, VfioDevice>();
-  const tokens = new VfTokens();
+  const bound = new Map<BusDevice, { vfio: VfioDevice; pci: VfioPciDevice }>();
+  const driver = new VfioPciDriver(system);
   return {
     probe: (device) => {
       refuseByOrder(spec, device);
-      const known = functionOf(system, device);
-      if (known.pci.config.headerType !== HEADER_NORMAL) {
-        throw new Errno('EINVAL', `${device.name} is a bridge, ${spec.name} takes endpoints`);
+      const { managed } = functionOf(system, device);
+      refusePhysicalFunction(spec, system, managed.pci);
+      const pci = driver.probe(managed, { hasToken: isPhysicalFunction(system, managed.pci) });
+      try {
+        pci.vfio = system.vfio.register(device.iommu, vfioPciOps(pci));
+      } catch (error) {
+        driver.remove(pci);
+        throw error;
       }
-      refusePhysicalFunction(spec, system, known.pci);
-      if (isPhysicalFunction(system, known.pci)) tokens.add(known.pci);
-      bound.set(device, system.vfio.register(device.iommu, vfioPciOps(known, tokens)));
-      setSuspended(known, true);
+      bound.set(device, { vfio: pci.vfio, pci });
     },
     remove: (device, done) => {
-      const vfio = bound.get(device);
+      const known = bound.get(device);
       bound.delete(device);
-      tokens.remove(functionOf(system, device).pci);
-      if (vfio === undefined) throw new Error(`${device.name} was never registered with VFIO`);
-      system.vfio.unregister(vfio, () => {
-        setSuspended(functionOf(system, device), false);
+      if (known === undefined) throw new Error(`${device.name} was never registered with VFIO`);
+      system.vfio.unregister(known.vfio, () => {
+        driver.remove(known.pci);
         done();
       });
     },

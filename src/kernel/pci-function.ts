@@ -7,28 +7,25 @@
  *
  * After struct pci_dev, and pci_enable_device_flags, pci_enable_bridge, pci_disable_device of drivers/pci/pci.c.
  */
+import { manage } from '../machine/devices/models.ts';
 import { CAP_MSI, CAP_MSIX } from '../machine/pci/capabilities.ts';
 import { REGISTER } from '../machine/pci/config-space.ts';
-import { barAfterWrite, barFlags, barWords, RESOURCE, RESOURCE_FLAGS } from '../machine/pci/bar.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
-import { hasPowerManagement, resetMethods, type ResetMethod } from '../machine/pci/reset.ts';
-import { CAP_PM, PM_CONTROL } from '../machine/pci/reset-registers.ts';
+import { D3_HOT, type ManagedFunction } from '../machine/pci/managed-function.ts';
+import { hasPowerManagement } from '../machine/pci/reset.ts';
 import type { BusDevice } from './driver-state.ts';
 
 export type PciFunction = {
   readonly pci: PciDevice;
   readonly device: BusDevice;
-  /** found when the device was, unless an administrator chose; which of them work is asked when it is reset */
-  resetMethods: readonly ResetMethod[];
+  /** registers, power, messages, resets */
+  readonly managed: ManagedFunction;
   /** there was a way to reset it when it was found: only then sysfs has `reset` and `reset_method` */
   readonly resettable: boolean;
-  enableCount: number;
   /** of streaming and coherent DMA; drivers widen it for good */
   dmaMaskBits: number;
   /** since it was found, a driver was bound to it */
   everBound: boolean;
-  /** no driver of the kernel uses it, so it sleeps; only what has a power management capability can */
-  suspended: boolean;
   /** interrupt numbers of its vectors, as long as a driver has them */
   vectors: readonly number[];
   brokenParity: boolean;
@@ -45,16 +42,14 @@ export type PciFunction = {
 const DMA_MASK_BITS = 32;
 
 export function newPciFunction(pci: PciDevice, device: BusDevice): PciFunction {
-  const methods = resetMethods(pci);
+  const managed = manage(pci);
   return {
     pci,
     device,
-    resetMethods: methods,
-    resettable: methods.length > 0,
-    enableCount: 0,
+    managed,
+    resettable: managed.resetMethods.length > 0,
     dmaMaskBits: DMA_MASK_BITS,
     everBound: false,
-    suspended: false,
     vectors: [],
     brokenParity: false,
     msiAllowed: true,
@@ -65,34 +60,22 @@ export function newPciFunction(pci: PciDevice, device: BusDevice): PciFunction {
   };
 }
 
-const COMMAND_IO = 1;
-const COMMAND_MEMORY = 2;
-const COMMAND_MASTER = 4;
-
 /** pci_enable_device: its registers decode, once for all who ask, and so do the bridges above. */
 export function enableFunction(
   known: PciFunction,
   bridgeOf: (known: PciFunction) => PciFunction | undefined,
 ): void {
-  known.enableCount++;
-  if (known.enableCount > 1) return;
-  const bridge = bridgeOf(known);
-  if (bridge?.enableCount === 0) enableFunction(bridge, bridgeOf);
-  const { config, resources } = known.pci;
-  let command = config.u16(REGISTER.COMMAND);
-  for (const { flags } of resources.slice(0, RESOURCE.ROM)) {
-    if ((flags & RESOURCE_FLAGS.IO) !== 0) command |= COMMAND_IO;
-    if ((flags & RESOURCE_FLAGS.MEMORY) !== 0) command |= COMMAND_MEMORY;
+  const { managed } = known;
+  if (managed.enableCount === 0) {
+    const bridge = bridgeOf(known);
+    if (bridge?.managed.enableCount === 0) enableFunction(bridge, bridgeOf);
   }
-  config.setU16(REGISTER.COMMAND, command);
+  managed.enable();
 }
 
 /** pci_disable_device: with the last who asked, bus mastering goes; decoding stays. */
-export function disableFunction(known: PciFunction): void {
-  known.enableCount--;
-  if (known.enableCount > 0) return;
-  const { config } = known.pci;
-  config.setU16(REGISTER.COMMAND, config.u16(REGISTER.COMMAND) & ~COMMAND_MASTER);
+export function disableFunction({ managed }: PciFunction): void {
+  managed.disable();
 }
 
 /** A driver gives its messages back: MSI and MSI-X off, and with them the pin works again. After pci_free_irq_vectors. */
@@ -114,57 +97,7 @@ const MSI_ENABLE = 0x0001;
 const MSIX_ENABLE = 0x8000;
 const COMMAND_INTX_DISABLE = 0x400;
 
-/**
- * A write of a program to configuration space, inside one double word. What sticks is what hardware lets software change in the
- * header: the command, BARs and ROM above their sizes, cache line size and interrupt line; elsewhere nothing does.
- */
-export function writeConfig({ pci }: PciFunction, offset: number, written: Uint8Array): void {
-  const { config } = pci;
-  for (const [index, byte] of written.entries()) {
-    const at = offset + index;
-    const mask = writableBits(pci, at);
-    config.setU8(at, (config.u8(at) & ~mask) | (byte & mask));
-  }
-}
-
-const COMMAND_BITS = [0x47, 0x05];
-const WHOLE_BYTES: readonly number[] = [REGISTER.CACHE_LINE, REGISTER.INTERRUPT_LINE];
-
-function writableBits(pci: PciDevice, offset: number): number {
-  if (offset === REGISTER.COMMAND || offset === REGISTER.COMMAND + 1) {
-    return COMMAND_BITS[offset - REGISTER.COMMAND] ?? 0;
-  }
-  if (WHOLE_BYTES.includes(offset)) return 0xff;
-  const shift = 8 * (offset % 4);
-  for (const bar of pci.facts.bars ?? []) {
-    const word = (offset - (offset % 4) - REGISTER.BAR0) / 4 - bar.index;
-    if (word === 0 || (word === 1 && barWords(bar) === 2)) {
-      const ones = barAfterWrite(bar, word, 0xffff_ffff);
-      const flags = word === 0 ? barFlags(bar) : 0;
-      return ((ones & ~flags) >>> shift) & 0xff;
-    }
-  }
-  return 0;
-}
-
-/** Where the power state is, in the low bits of the control register of power management. */
-const STATE_MASK = 3;
-const D3_HOT = 3;
-
-/**
- * Puts a function that nobody uses to sleep (D3hot), or wakes it (D0). Nothing happens to one that cannot.
- * After vfio_pci_core_register_device and runtime power management.
- */
-export function setSuspended(known: PciFunction, suspended: boolean): void {
-  const { config } = known.pci;
-  const offset = config.findCapability(CAP_PM);
-  if (offset === 0) return;
-  known.suspended = suspended;
-  const control = config.u16(offset + PM_CONTROL) & ~STATE_MASK;
-  config.setU16(offset + PM_CONTROL, suspended ? control | D3_HOT : control);
-}
-
 /** As sysfs prints it. */
-export function powerState({ suspended }: PciFunction): string {
-  return suspended ? 'D3hot' : 'D0';
+export function powerState({ managed }: PciFunction): string {
+  return managed.powerState === D3_HOT ? 'D3hot' : `D${managed.powerState}`;
 }

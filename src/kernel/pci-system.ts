@@ -31,6 +31,8 @@ import { DriverCore, type Done } from './driver-core.ts';
 import { newBusDevice, type BusDevice } from './driver-state.ts';
 import { makeDriver } from './drivers.ts';
 import { LINUX_DRIVERS } from './linux-drivers.ts';
+import type { ManagedFunction } from '../machine/pci/managed-function.ts';
+import type { Functions } from '../machine/pci/reset.ts';
 import { newPciFunction, type PciFunction } from './pci-function.ts';
 
 export type PciSystemOptions = {
@@ -72,7 +74,7 @@ export type SriovListener = {
   changed(physfn: PciFunction): void;
 };
 
-export class PciSystem {
+export class PciSystem implements Functions {
   readonly machine: Machine;
   readonly core = new DriverCore();
   readonly groups: GroupTable;
@@ -150,6 +152,14 @@ export class PciSystem {
   /** Which device is in which group, and why. */
   get builder(): GroupBuilder {
     return this.#options.builder;
+  }
+
+  managed(pci: PciDevice): ManagedFunction | undefined {
+    return this.#functions.get(pci)?.managed;
+  }
+
+  groupId(pci: PciDevice): number | undefined {
+    return this.#functions.get(pci)?.device.iommu.group?.id;
   }
 
   /** @param name "0000:01:00.0" */

@@ -29,10 +29,6 @@ function declared(name: string, note: string): SupportRow {
   return { name, level: 'declared', test: undefined, note };
 }
 
-function unsupported(name: string): SupportRow {
-  return { name, level: 'unsupported', test: undefined, note: '' };
-}
-
 const VTD = 'VT-d stage 1 tables';
 const SMMU = 'SMMUv3';
 const CMDQV = 'Tegra241 CMDQV';
@@ -96,20 +92,19 @@ const VFIO: SupportSection = {
     yes('VFIO_GROUP_SET_CONTAINER'),
     yes('VFIO_GROUP_UNSET_CONTAINER'),
     yes('VFIO_GROUP_GET_DEVICE_FD'),
-    {
-      name: 'VFIO_DEVICE_GET_INFO',
-      level: 'partial',
-      test: undefined,
-      note: 'no capabilities',
-    },
-    unsupported('VFIO_DEVICE_GET_REGION_INFO'),
-    unsupported('VFIO_DEVICE_GET_IRQ_INFO'),
-    unsupported('VFIO_DEVICE_SET_IRQS'),
-    unsupported('VFIO_DEVICE_RESET'),
-    unsupported('VFIO_DEVICE_GET_PCI_HOT_RESET_INFO'),
-    unsupported('VFIO_DEVICE_PCI_HOT_RESET'),
-    unsupported('VFIO_DEVICE_IOEVENTFD'),
-    unsupported('VFIO_DEVICE_FEATURE'),
+    yes('VFIO_DEVICE_GET_INFO'),
+    yes('VFIO_DEVICE_GET_REGION_INFO'),
+    yes('VFIO_DEVICE_GET_IRQ_INFO'),
+    yes('VFIO_DEVICE_SET_IRQS'),
+    yes('VFIO_DEVICE_RESET'),
+    yes('VFIO_DEVICE_GET_PCI_HOT_RESET_INFO'),
+    yes('VFIO_DEVICE_PCI_HOT_RESET'),
+    yes('VFIO_DEVICE_IOEVENTFD'),
+    yes(
+      'VFIO_DEVICE_FEATURE',
+      undefined,
+      'VF token, low power, dma-buf; ENOTTY for migration and DMA logging',
+    ),
     yes('VFIO_DEVICE_BIND_IOMMUFD'),
     yes('VFIO_DEVICE_ATTACH_IOMMUFD_PT'),
     yes('VFIO_DEVICE_DETACH_IOMMUFD_PT'),

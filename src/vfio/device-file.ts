@@ -15,7 +15,13 @@ import type {
 import { deviceIoctl } from './device-ioctls.ts';
 import { bindNode, closeDevice, requireAccess, unbindNode } from './device.ts';
 import { attachPasid, attachPt, detachPasid, detachPt, type IommufdContext } from './iommufd.ts';
-import { deviceName, type DeviceOpen, type VfioDevice, type VfioGroup } from './state.ts';
+import {
+  deviceName,
+  type DeviceOpen,
+  type RegionPlace,
+  type VfioDevice,
+  type VfioGroup,
+} from './state.ts';
 import type { Vfio } from './vfio.ts';
 
 export class DeviceFile implements OpenFile {
@@ -80,24 +86,64 @@ export class DeviceFile implements OpenFile {
     return deviceIoctl(this, { task, command, argument });
   }
 
-  read(task: Task, buffer: ReadBuffer, offset: number): number {
+  read(_task: Task, buffer: ReadBuffer, position: number): number {
     this.requireAccess();
-    const { read } = this.device.ops;
-    if (read === undefined) throw new Errno('EINVAL', `${this.name} cannot be read`);
-    return read(task, buffer, offset);
+    const { device } = this;
+    const { ops } = device;
+    if (ops.regionRead === undefined) throw new Errno('EINVAL', `${this.name} cannot be read`);
+    return inChunks(buffer.length, position, (place, done, count) => {
+      const bytes = new Uint8Array(count);
+      const read = ops.regionRead?.(device, place, bytes) ?? 0;
+      buffer.put(done, bytes.subarray(0, read));
+      return read;
+    });
   }
 
-  write(task: Task, buffer: WriteBuffer, offset: number): number {
+  write(_task: Task, buffer: WriteBuffer, position: number): number {
     this.requireAccess();
-    const { write } = this.device.ops;
-    if (write === undefined) throw new Errno('EINVAL', `${this.name} cannot be written`);
-    return write(task, buffer, offset);
+    const { device } = this;
+    const { ops } = device;
+    if (ops.regionWrite === undefined) throw new Errno('EINVAL', `${this.name} cannot be written`);
+    return inChunks(
+      buffer.length,
+      position,
+      (place, done, count) => ops.regionWrite?.(device, place, buffer.take(done, count)) ?? 0,
+    );
   }
 
-  mmap(task: Task, request: MmapRequest): MmapGrant {
+  mmap(_task: Task, request: MmapRequest): MmapGrant {
     this.requireAccess();
-    const { mmap } = this.device.ops;
-    if (mmap === undefined) throw new Errno('EINVAL', `${this.name} cannot be mapped`);
-    return mmap(task, request);
+    const { device } = this;
+    const grant = device.ops.mmap?.(device, request);
+    if (grant === undefined) throw new Errno('EINVAL', `${this.name} cannot be mapped`);
+    return grant;
   }
+}
+
+/** Each region has 1 TiB of file offsets (VFIO_PCI_OFFSET_SHIFT); programs rely on it. */
+const REGION_BYTES = 2 ** 40;
+// Large accesses are made in parts, so that a length that a program made up costs no memory.
+const CHUNK = 65536;
+
+/**
+ * Makes an access in parts, until one ends early.
+ * @param access makes one part; `done` bytes were made before it
+ * @returns how many bytes were made
+ */
+function inChunks(
+  length: number,
+  position: number,
+  access: (place: RegionPlace, done: number, count: number) => number,
+): number {
+  const index = Math.floor(position / REGION_BYTES);
+  const start = position % REGION_BYTES;
+  let done = 0;
+  while (done < length) {
+    const count = Math.min(CHUNK, length - done);
+    const place = { index, offset: start + done, end: start + length };
+    const made = access(place, done, count);
+    done += made;
+    if (made < count) break;
+  }
+  return done;
 }

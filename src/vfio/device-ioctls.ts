@@ -37,12 +37,16 @@ export function deviceIoctl(file: DeviceFile, call: VfioCall): number {
   // BIND is what grants access, and tells itself which files cannot be bound.
   if (command === VFIO_DEVICE_BIND_IOMMUFD) return OWNERSHIP_IOCTLS.execute(file, call);
   file.requireAccess();
-  if (file.group === undefined && OWNERSHIP_IOCTLS.has(command)) {
-    return OWNERSHIP_IOCTLS.execute(file, call);
-  }
-  const { ops } = file.device;
-  if (ops.ioctl === undefined) throw unknownIoctl('device', command);
-  return ops.ioctl(file.device, call);
+  const { device } = file;
+  const { ops } = device;
+  const make = (): number => {
+    if (file.group === undefined && OWNERSHIP_IOCTLS.has(command)) {
+      return OWNERSHIP_IOCTLS.execute(file, call);
+    }
+    if (ops.ioctl === undefined) throw unknownIoctl('device', command);
+    return ops.ioctl(device, call);
+  };
+  return ops.awake === undefined ? make() : ops.awake(device, make);
 }
 
 function bind(

@@ -7,7 +7,7 @@
 import { Errno } from '../base/errno.ts';
 import type { OpenFile } from '../base/task.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
-import type { DmaOwner } from '../iommu/group.ts';
+import type { DmaOwner, IommuGroup } from '../iommu/group.ts';
 import { NO_PASID } from '../iommu/attach.ts';
 import type { Context } from '../iommufd/context.ts';
 import { IommufdDevice } from '../iommufd/device.ts';
@@ -23,6 +23,8 @@ export type IommufdContext = DmaOwner & {
   createCompatIoas(): void;
   /** ENODEV without. */
   compatIoasId(): number;
+  /** A device of the group is bound to the context. */
+  hasGroup(group: IommuGroup): boolean;
   /** A group file that uses the context as container keeps it alive. */
   get(): unknown;
   put(): void;
@@ -54,6 +56,7 @@ export function vfioView(context: Context): IommufdContext {
       createCompatIoas(context);
     },
     compatIoasId: () => compatIoas(context).id,
+    hasGroup: (group) => context.groups.has(group),
     get: () => context.get(),
     put: () => {
       context.put();

@@ -8,7 +8,7 @@
  * After struct vfio_device, vfio_device_file (drivers/vfio/vfio.h), vfio_group (drivers/vfio/vfio.h) and vfio_container
  * (drivers/vfio/container.c).
  */
-import type { OpenFile } from '../base/task.ts';
+import type { MmapGrant, MmapRequest } from '../base/task.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
 import type { IommuGroup } from '../iommu/group.ts';
 import type { VfioCall } from '../uapi/vfio-ioctls.ts';
@@ -31,10 +31,22 @@ export type VfioDeviceOps = {
   flags?(): number;
   /** PASIDs can be attached. */
   readonly pasids?: boolean;
+  /** Runs a call while the device is powered. Default: just runs it. */
+  awake?<T>(device: VfioDevice, work: () => T): T;
   ioctl?(device: VfioDevice, call: VfioCall): number;
-  read?: OpenFile['read'];
-  write?: OpenFile['write'];
-  mmap?: OpenFile['mmap'];
+  /** Reads of a region, up to its end. @returns how many bytes were read */
+  regionRead?(device: VfioDevice, place: RegionPlace, into: Uint8Array): number;
+  /** @returns how many bytes were written */
+  regionWrite?(device: VfioDevice, place: RegionPlace, bytes: Uint8Array): number;
+  mmap?(device: VfioDevice, request: MmapRequest): MmapGrant;
+};
+
+/** A place in a region of a device. */
+export type RegionPlace = {
+  readonly index: number;
+  readonly offset: number;
+  /** where the whole access ends, of which this may be a part */
+  readonly end: number;
 };
 
 /** All devices and groups of one machine. */

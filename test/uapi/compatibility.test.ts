@@ -17,7 +17,7 @@ import * as vfio from '../../src/uapi/vfio.ts';
 import { CONTAINER_IOCTLS } from '../../src/vfio/container-file.ts';
 import { OWNERSHIP_IOCTLS } from '../../src/vfio/device-ioctls.ts';
 import { GROUP_IOCTLS } from '../../src/vfio/group-ioctls.ts';
-import { PCI_IOCTLS } from '../../src/vfio/pci/device.ts';
+import { PCI_IOCTLS } from '../../src/vfio/pci/ioctls.ts';
 import { TYPE1_IOCTLS } from '../../src/vfio/type1/ioctls.ts';
 import { kernelTree } from './headers.ts';
 

@@ -7,23 +7,31 @@
  * After drivers/pci/pci-sysfs.c (pci_read_config, pci_write_config).
  */
 import type { PciFunction } from '../pci-function.ts';
-import { writeConfig } from '../pci-function.ts';
 import type { Attribute } from './tree.ts';
 
-export function configAttribute(known: PciFunction): Attribute {
-  const { bytes } = known.pci.config;
+export function configAttribute({ managed }: PciFunction): Attribute {
+  const { config, registers } = managed;
+  const { bytes } = config;
   return {
     kind: 'attribute',
     mode: 0o644,
     size: bytes.length,
-    read: (offset, length) => bytes.slice(offset, Math.min(bytes.length, offset + length)),
+    read: (offset, length) =>
+      managed.whileAwake(() => bytes.slice(offset, Math.min(bytes.length, offset + length))),
     store: ({ bytes: written, offset }, done) => {
-      for (const { at, width } of pieces(offset, Math.min(bytes.length, offset + written.length))) {
-        writeConfig(known, at, written.subarray(at - offset, at - offset + width));
-      }
+      const end = Math.min(bytes.length, offset + written.length);
+      managed.whileAwake(() => {
+        for (const { at, width } of pieces(offset, end)) {
+          registers.write(at, width, little(written.subarray(at - offset, at - offset + width)));
+        }
+      });
       done();
     },
   };
+}
+
+function little(bytes: Uint8Array): number {
+  return bytes.reduceRight((value, byte) => value * 256 + byte, 0);
 }
 
 function* pieces(start: number, end: number): Generator<{ at: number; width: 1 | 2 | 4 }> {

@@ -10,7 +10,7 @@ import { Errno } from '../../base/errno.ts';
 import { functionOf } from '../../machine/pci/address.ts';
 import { EXT_SERIAL_NUMBER } from '../../machine/pci/capabilities.ts';
 import { REGISTER } from '../../machine/pci/config-space.ts';
-import { resetBehind } from '../../machine/pci/reset.ts';
+import { tryResetBus } from '../../machine/pci/reset.ts';
 import { currentSpeed, currentWidth, maximumSpeed, maximumWidth } from '../../machine/pci/link.ts';
 import { disableFunction, enableFunction, powerState, type PciFunction } from '../pci-function.ts';
 import { portServices } from '../port-services.ts';
@@ -85,8 +85,8 @@ function attributesOf(context: SysfsContext, known: PciFunction): Attributes {
     ...settingAttributes(known),
     ...controlAttributes(context, known),
     ...(known.pci.isExpress ? linkAttributes(known) : {}),
-    ...(known.pci.isBridge ? bridgeAttributes(known) : {}),
-    ...(known.resettable ? resetAttributes(known) : {}),
+    ...(known.pci.isBridge ? bridgeAttributes(context, known) : {}),
+    ...(known.resettable ? resetAttributes(known, context.system) : {}),
     ...rareAttributes(context, known),
     ...resourceAttributes(known),
     config: configAttribute(known),
@@ -183,7 +183,7 @@ function controlAttributes(context: SysfsContext, known: PciFunction): Attribute
     atOnce((text) => {
       storeEnable(context, known, unsignedOrInvalid(text) !== 0n);
     }),
-    { show: () => `${known.enableCount}\n` },
+    { show: () => `${known.managed.enableCount}\n` },
   );
   if (pci.isVirtualFunction) return { driver_override: override, enable };
   return {
@@ -220,7 +220,7 @@ function storeEnable({ system }: SysfsContext, known: PciFunction, wanted: boole
     throw new Errno('EBUSY', `${pci.name} is bound to ${device.driver.name}, which enables it`);
   }
   if (wanted) enableFunction(known, (each) => system.bridgeOf(each));
-  else if (known.enableCount > 0) disableFunction(known);
+  else if (known.managed.enableCount > 0) disableFunction(known);
   else throw new Errno('EIO', `${pci.name} is not enabled`);
 }
 
@@ -233,13 +233,15 @@ function linkAttributes({ pci }: PciFunction): Attributes {
   };
 }
 
-function bridgeAttributes({ pci }: PciFunction): Attributes {
+function bridgeAttributes({ system }: SysfsContext, { pci }: PciFunction): Attributes {
   return {
     secondary_bus_number: readable(() => `${pci.config.u8(REGISTER.SECONDARY_BUS)}\n`),
     subordinate_bus_number: readable(() => `${pci.config.u8(REGISTER.SUBORDINATE_BUS)}\n`),
     reset_subordinate: writable(
       atOnce((text) => {
-        if (unsignedOrInvalid(text) !== 0n) resetBehind(pci);
+        const { subordinate } = pci;
+        if (unsignedOrInvalid(text) === 0n || subordinate === undefined) return;
+        tryResetBus(subordinate, system);
       }),
     ),
   };

@@ -6,7 +6,8 @@
 import { Errno } from '../../base/errno.ts';
 import {
   offersMethod,
-  resetFunction,
+  tryResetFunction,
+  type Functions,
   RESET_METHODS,
   type ResetMethod,
 } from '../../machine/pci/reset.ts';
@@ -14,19 +15,28 @@ import type { PciFunction } from '../pci-function.ts';
 import { quoted, unsignedOrInvalid, word } from './parse.ts';
 import { atOnce, writable, type Attribute } from './tree.ts';
 
-export function resetAttributes(known: PciFunction): Record<string, Attribute> {
+export function resetAttributes(
+  known: PciFunction,
+  functions: Functions,
+): Record<string, Attribute> {
+  const { managed } = known;
   return {
     reset: writable(
       atOnce((text) => {
         if (unsignedOrInvalid(text) !== 1n) throw new Errno('EINVAL', 'only 1 resets');
-        resetFunction(known.pci, known.resetMethods);
+        managed.whileAwake(() => {
+          tryResetFunction(managed, functions);
+        });
       }),
     ),
     reset_method: writable(
       atOnce((text) => {
-        known.resetMethods = chosenMethods(known, text);
+        managed.resetMethods = chosenMethods(known, text);
       }),
-      { show: () => (known.resetMethods.length === 0 ? '' : `${known.resetMethods.join(' ')}\n`) },
+      {
+        show: () =>
+          managed.resetMethods.length === 0 ? '' : `${managed.resetMethods.join(' ')}\n`,
+      },
     ),
   };
 }

@@ -57,7 +57,15 @@ function parseGroup(line: string): RecordedGroup | undefined {
   return { id: Number(match[1]), type: match[2] ?? '', reserved };
 }
 
-type Recorded = { fields: Fields; config?: Uint8Array; resources?: Fields };
+/** Lines of a device that are bytes, by their first word. */
+const BYTES = ['cfg', 'raw', 'ones', 'zeros', 'rom'] as const;
+type BytesWord = (typeof BYTES)[number];
+
+type Recorded = {
+  fields: Fields;
+  resources?: Fields;
+  readonly bytes: Map<BytesWord, Uint8Array>;
+};
 
 function parseLines(
   text: string,
@@ -68,7 +76,7 @@ function parseLines(
   const groups: RecordedGroup[] = [];
   for (const [index, line] of text.split('\n').entries()) {
     const [word, bdf = '', ...rest] = line.split(' ');
-    if (word === 'dev') devices.set(bdf, { fields: fieldsOf(rest) });
+    if (word === 'dev') devices.set(bdf, { fields: fieldsOf(rest), bytes: new Map() });
     if (word === 'group') {
       const group = parseGroup(line);
       if (group !== undefined) groups.push(group);
@@ -78,14 +86,15 @@ function parseLines(
       const device = devices.get(bdf);
       if (device !== undefined) device.resources = fieldsOf(rest);
     }
-    if (word === 'cfg') {
+    const kind = BYTES.find((each) => each === word);
+    if (kind !== undefined) {
       const device = devices.get(bdf);
-      const config = bytesOfHex(rest.join(''));
-      if (device === undefined || config === undefined) {
+      const bytes = bytesOfHex(rest.join(''));
+      if (device === undefined || bytes === undefined) {
         const where = `${name}:${index + 1}`;
-        throw new InputError(`${where}: expected "cfg BDF HEX" after the "dev" line of ${bdf}`);
+        throw new InputError(`${where}: expected "${kind} BDF HEX" after the "dev" line of ${bdf}`);
       }
-      device.config = config;
+      device.bytes.set(kind, bytes);
     }
   }
   return { devices, groups, iommu };
@@ -126,15 +135,17 @@ function sizesOf(
 
 function describe(
   bdf: string,
-  { fields, config: bytes, resources }: Recorded,
+  { fields, bytes, resources }: Recorded,
   name: string,
 ): DeviceDescription {
   const address = parseAddress(bdf);
   const path = parsePath(fields.get('path') ?? '');
-  if (address === undefined || path === undefined || bytes === undefined) {
+  const found = bytes.get('raw') ?? bytes.get('cfg');
+  if (address === undefined || path === undefined || found === undefined) {
     throw new InputError(`${name}: ${bdf} needs a "dev" line with its path and a "cfg" line`);
   }
-  const config = new ConfigSpace(bytes);
+  const config = new ConfigSpace(found);
+  const [ones, zeros] = [bytes.get('ones'), bytes.get('zeros')];
   const group = fields.get('group') ?? '';
   const driver = fields.get('driver') ?? '';
   return {
@@ -146,6 +157,8 @@ function describe(
     facts: {
       driver: driver === '' ? undefined : driver,
       recordedGroup: group === '' ? undefined : Number(group),
+      rom: bytes.get('rom'),
+      registers: ones === undefined || zeros === undefined ? undefined : { ones, zeros },
       ...(resources === undefined
         ? {}
         : { ...sizesOf(resources, config), irq: Number(resources.get('irq') ?? 0) }),

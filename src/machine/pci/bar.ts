@@ -117,7 +117,7 @@ export function romRegister(config: ConfigSpace): number | undefined {
   return config.headerType === HEADER_BRIDGE ? REGISTER.BRIDGE_ROM : undefined;
 }
 
-const ROM_ENABLE = 1;
+export const ROM_ENABLE = 1;
 const ROM_ADDRESS_BITS = 0xffff_f800;
 
 /** The ROM's place; whether it decodes stays as it is. */

@@ -138,6 +138,10 @@ export type DeviceFacts = {
   readonly bars?: readonly Bar[] | undefined;
   /** bytes of its expansion ROM */
   readonly romSize?: bigint | undefined;
+  /** contents of its expansion ROM */
+  readonly rom?: Uint8Array | undefined;
+  /** what its configuration space read after writing ones and after writing zeros, on real hardware */
+  readonly registers?: { readonly ones: Uint8Array; readonly zeros: Uint8Array } | undefined;
   /** BARs of each of its virtual functions */
   readonly vfBars?: readonly Bar[] | undefined;
   /** its interrupt as the kernel showed it; otherwise the register of configuration space */

@@ -1,30 +1,18 @@
 /**
- * Which ways there are to reset one function without its neighbours.
+ * Ways to reset one function without its neighbours, and whole buses.
  *
- * Linux makes the list when it finds the device and asks each method again when it is used. The secondary bus reset is in
- * the list of a function that was alone on its bus when it was found, and works while it is alone.
+ * Linux makes the list when it finds the device and asks each method again when it is used. The secondary bus reset is in the list of
+ * a function that was alone on its bus when it was found, and works while it is alone.
  *
- * After drivers/pci/pci.c: pci_init_reset_methods, __pci_reset_function_locked. Left out: methods of firmware and of
- * hotplug slots, vendor methods, and quirks that forbid one.
+ * After drivers/pci/pci.c: pci_init_reset_methods, __pci_reset_function_locked, pci_try_reset_function, pci_reset_bus,
+ * pci_bridge_wait_for_secondary_bus. Left out: methods of firmware and of hotplug slots (a slot's reset is its bus's), vendor methods,
+ * and quirks that forbid one.
  */
-import { EXPRESS_DEVICE_CAPABILITIES, FUNCTION_LEVEL_RESET } from './reset-registers.ts';
 import { Errno } from '../../base/errno.ts';
-import { EXPRESS } from './capabilities.ts';
 import type { PciBus, PciDevice } from './device.ts';
 import { linkSpeeds } from './link.ts';
-import {
-  AF_CAPABILITIES,
-  AF_FLR,
-  AF_TP,
-  CAP_AF,
-  CAP_PM,
-  PM_CONTROL,
-  PM_NO_SOFT_RESET,
-} from './reset-registers.ts';
-
-const GEN_2 = 2;
-const LINK_ACTIVE_REPORTING = 0x10_0000;
-const LINK_ACTIVE = 0x2000;
+import { D0, D3_HOT, type ManagedFunction } from './managed-function.ts';
+import { AF, CAP, EXP, PM } from './pci-regs.ts';
 
 export type ResetMethod = 'flr' | 'af_flr' | 'pm' | 'bus';
 
@@ -50,73 +38,140 @@ export function offersMethod(pci: PciDevice, method: ResetMethod): boolean {
   return OWN_METHODS.some(([each, probe]) => each === method && probe(pci));
 }
 
-/**
- * Resets a function by the first of these methods that works.
- * @throws Errno ENOTTY if none does
- */
-export function resetFunction(pci: PciDevice, methods: readonly ResetMethod[]): void {
-  const works = methods.some(
-    (method) => offersMethod(pci, method) && (method !== 'bus' || linkComesBack(pci.bus)),
-  );
-  if (works) return;
-  const tried =
-    methods.length === 0 ? 'it has no reset method' : `none of ${methods.join(', ')} works now`;
-  throw new Errno('ENOTTY', `${pci.name} cannot be reset: ${tried}`);
-}
-
-/**
- * Resets everything behind a bridge.
- * @throws Errno ENOTTY where the link does not come back although everything was reset
- */
-export function resetBehind(bridge: PciDevice): void {
-  const { subordinate } = bridge;
-  if (subordinate === undefined || linkComesBack(subordinate)) return;
-  throw new Errno('ENOTTY', `the link below ${bridge.name} did not become active after the reset`);
-}
-
-/** Whether one of the methods that were found would work now. */
-export function canReset(pci: PciDevice, methods: readonly ResetMethod[]): boolean {
-  const own = OWN_METHODS.some(([method, probe]) => methods.includes(method) && probe(pci));
-  return own || (methods.includes('bus') && isAloneOnBus(pci));
-}
-
 function hasFlr({ config, expressOffset }: PciDevice): boolean {
   if (expressOffset === 0) return false;
-  return (config.u32(expressOffset + EXPRESS_DEVICE_CAPABILITIES) & FUNCTION_LEVEL_RESET) !== 0;
+  return (config.u32(expressOffset + EXP.DEVICE_CAP) & EXP.FLR_CAPABLE) !== 0;
 }
 
 function hasAfFlr({ config }: PciDevice): boolean {
-  const offset = config.findCapability(CAP_AF);
-  const wanted = AF_TP | AF_FLR;
-  return offset !== 0 && (config.u8(offset + AF_CAPABILITIES) & wanted) === wanted;
+  const offset = config.findCapability(CAP.AF);
+  const wanted = AF.TP | AF.FLR;
+  return offset !== 0 && (config.u8(offset + AF.CAP) & wanted) === wanted;
 }
 
 function losesStateInD3({ config }: PciDevice): boolean {
-  const offset = config.findCapability(CAP_PM);
-  return offset !== 0 && (config.u16(offset + PM_CONTROL) & PM_NO_SOFT_RESET) === 0;
+  const offset = config.findCapability(CAP.PM);
+  return offset !== 0 && (config.u16(offset + PM.CONTROL) & PM.NO_SOFT_RESET) === 0;
 }
 
 /** Has a power management capability. */
 export function hasPowerManagement({ config }: PciDevice): boolean {
-  return config.findCapability(CAP_PM) !== 0;
-}
-
-/**
- * After a reset of the bus Linux waits for the link, if a function wants time after losing power (those with power management
- * do), and below a port faster than 5 GT/s only for the link itself.
- */
-function linkComesBack({ self, devices }: PciBus): boolean {
-  if (self === undefined || !self.isExpress || !self.isDownstream) return true;
-  if (![...devices.values()].some(hasPowerManagement)) return true;
-  if ((linkSpeeds(self).at(-1) ?? 0) <= GEN_2) return true;
-  const { config, expressOffset } = self;
-  if ((config.u32(expressOffset + EXPRESS.LINK_CAPABILITIES) & LINK_ACTIVE_REPORTING) === 0)
-    return true;
-  return (config.u16(expressOffset + EXPRESS.LINK_STATUS) & LINK_ACTIVE) !== 0;
+  return config.findCapability(CAP.PM) !== 0;
 }
 
 function isAloneOnBus(pci: PciDevice): boolean {
   const { bus } = pci;
   if (bus.self === undefined) return false;
   return [...bus.devices.values()].every((other) => other === pci) && pci.subordinate === undefined;
+}
+
+/** What a reset asks for: the functions of a bus, as Linux keeps them, and their IOMMU groups. */
+export type Functions = {
+  managed(pci: PciDevice): ManagedFunction | undefined;
+  /** undefined for a function without group */
+  groupId(pci: PciDevice): number | undefined;
+};
+
+/**
+ * Resets one function by the first of its methods that works; its registers are saved before and restored after it.
+ * @throws Errno ENOTTY if none works
+ */
+export function tryResetFunction(managed: ManagedFunction, functions: Functions): void {
+  if (managed.resetMethods.length === 0) {
+    throw new Errno('ENOTTY', `${managed.pci.name} has no reset method`);
+  }
+  saveAndDisable(managed);
+  try {
+    resetFunction(managed, functions);
+  } finally {
+    managed.restore();
+  }
+}
+
+function saveAndDisable(managed: ManagedFunction): void {
+  managed.setPowerState(D0);
+  managed.save();
+  managed.quiesce();
+}
+
+/** Resets one function without saving anything. After __pci_reset_function_locked. ENOTTY, EINVAL. */
+export function resetFunction(managed: ManagedFunction, functions: Functions): void {
+  const { pci } = managed;
+  for (const method of managed.resetMethods) {
+    if (method === 'flr' && hasFlr(pci)) {
+      managed.registers.update16(pci.expressOffset + EXP.DEVICE_CONTROL, EXP.FLR, EXP.FLR);
+      return;
+    }
+    if (method === 'af_flr' && hasAfFlr(pci)) {
+      managed.registers.write(pci.config.findCapability(CAP.AF) + AF.CONTROL, 1, AF.START);
+      return;
+    }
+    if (method === 'pm' && losesStateInD3(pci)) {
+      resetByPower(managed);
+      return;
+    }
+    if (method === 'bus' && isAloneOnBus(pci) && resetSecondaryBus(pci.bus, functions)) return;
+  }
+  throw new Errno('ENOTTY', `none of ${managed.resetMethods.join(', ')} resets ${pci.name} now`);
+}
+
+function resetByPower(managed: ManagedFunction): void {
+  if (managed.powerState !== D0) throw new Errno('EINVAL', `${managed.pci.name} is not in D0`);
+  const at = managed.pmOffset + PM.CONTROL;
+  const control = managed.config.u16(at) & ~PM.STATE;
+  managed.registers.write(at, 2, control | D3_HOT);
+  managed.registers.write(at, 2, control);
+}
+
+/** The bus can be reset by the bridge above it. */
+export function canResetBus({ self }: PciBus): boolean {
+  return self !== undefined;
+}
+
+/**
+ * Resets everything on a bus and behind it, registers saved before and restored after it. After pci_reset_bus.
+ * @throws Errno ENOTTY on a root bus, and where the link does not come back although everything was reset
+ */
+export function tryResetBus(bus: PciBus, functions: Functions): void {
+  if (!canResetBus(bus)) throw new Errno('ENOTTY', `${bus.name} is a root bus`);
+  const affected = functionsBehind(bus)
+    .map((pci) => functions.managed(pci))
+    .filter((managed) => managed !== undefined);
+  affected.forEach(saveAndDisable);
+  const linked = resetSecondaryBus(bus, functions);
+  for (const managed of affected) managed.restore();
+  if (!linked) throw linkDown(bus);
+}
+
+function linkDown(bus: PciBus): Errno {
+  return new Errno(
+    'ENOTTY',
+    `the link below ${bus.self?.name ?? bus.name} did not become active after the reset (LNKSTA.DLLLA is 0)`,
+  );
+}
+
+/** Every function on the bus and behind its bridges, in the order of pci_walk_bus. */
+export function functionsBehind(bus: PciBus): PciDevice[] {
+  return [...bus.devices.values()].flatMap((pci) =>
+    pci.subordinate === undefined ? [pci] : [pci, ...functionsBehind(pci.subordinate)],
+  );
+}
+
+/** @returns false where Linux waits for the link in vain */
+function resetSecondaryBus(bus: PciBus, functions: Functions): boolean {
+  for (const pci of functionsBehind(bus)) functions.managed(pci)?.hardware.reset();
+  return linkComesBack(bus);
+}
+
+const GEN_2 = 2;
+
+// After a reset of the bus Linux waits for the link, if a function wants time after losing power (those with power management do),
+// and below a port faster than 5 GT/s only for the link itself.
+function linkComesBack({ self, devices }: PciBus): boolean {
+  if (self === undefined || !self.isExpress || !self.isDownstream) return true;
+  if (![...devices.values()].some(hasPowerManagement)) return true;
+  if ((linkSpeeds(self).at(-1) ?? 0) <= GEN_2) return true;
+  const { config, expressOffset } = self;
+  if ((config.u32(expressOffset + EXP.LINK_CAP) & EXP.LINK_ACTIVE_REPORTING) === 0) return true;
+  return (config.u16(expressOffset + EXP.LINK_STATUS) & EXP.LINK_ACTIVE) !== 0;
 }

@@ -9,6 +9,8 @@ import { Errno } from '../../base/errno.ts';
 import { bytesOfHex } from '../../machine/hex.ts';
 import type { PciDevice } from '../../machine/pci/device.ts';
 
+export const UUID_BYTES = 16;
+
 type Token = {
   /** 16 bytes; none can match before somebody set one */
   uuid: Uint8Array | undefined;
@@ -26,6 +28,17 @@ export class VfTokens {
 
   remove(pci: PciDevice): void {
     this.#byPhysfn.delete(pci);
+  }
+
+  /** The function has virtual functions, so it has a token. */
+  has(pci: PciDevice): boolean {
+    return this.#byPhysfn.has(pci);
+  }
+
+  /** FEATURE: a new token, whoever uses the old one. */
+  set(pci: PciDevice, uuid: Uint8Array): void {
+    const token = this.#byPhysfn.get(pci);
+    if (token !== undefined) token.uuid = uuid;
   }
 
   #ofPhysfn(pci: PciDevice): Token | undefined {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { ClientFile, InProcessClient } from '../../client/in-process.ts';
-import { BufferMemory, SparseBacking } from '../../client/buffer-memory.ts';
+import { SparseBacking } from '../../base/sparse-backing.ts';
+import { BufferMemory } from '../../client/buffer-memory.ts';
 import { pcIommu } from '../../iommu/hardware/pc.ts';
 import { ContainerLab, RESERVED } from '../../testing/container-lab.ts';
 import * as uapi from '../../uapi/vfio.ts';
