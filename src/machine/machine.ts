@@ -153,6 +153,8 @@ export type MachineOptions = {
 /** allow_unsafe_interrupts of two modules: assign devices although their interrupts are not remapped. */
 export type UnsafeInterrupts = { readonly type1: boolean; readonly iommufd: boolean };
 
+const LAST_BUS = 0xff;
+
 export class Machine {
   readonly kind: MachineKind;
   readonly name: string;
@@ -465,6 +467,14 @@ export class Machine {
   }
 
   #switchOn(physfn: PciDevice, count: number): PciDevice[] {
+    // After sriov_enable of drivers/pci/iov.c.
+    const { bus } = virtualFunctionAddress(physfn, count - 1);
+    if (bus > LAST_BUS) {
+      throw new Errno(
+        'ENOMEM',
+        `${count} virtual functions of ${physfn.name} reach bus 0x${bus.toString(16)}; the last one is 0x${LAST_BUS.toString(16)}`,
+      );
+    }
     enableSriov(physfn, count);
     const { parent } = this.describe(physfn);
     const addresses = Array.from({ length: count }, (_, index) =>

@@ -207,10 +207,12 @@ export class Supervisor {
       await pause(5);
       this.#loop?.collect();
     }
+    // What a file still holds is not left behind besides.
+    const held = this.#files.any ? [] : this.#options.kernel.leaks();
     return [
       ...this.#files.open.map(({ link }) => `${link} is still open somewhere outside of the run`),
       ...Array.from(this.#processes?.all() ?? [], ({ pid }) => `process ${pid} has not ended`),
-      ...this.#options.kernel.leaks(),
+      ...held,
     ];
   }
 }

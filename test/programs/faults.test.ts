@@ -3,7 +3,8 @@
  * when the fault was found are in `faults` beside the recordings; the others are here.
  */
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   closeSync,
   existsSync,
@@ -209,6 +210,8 @@ const BILLION = Array.from({ length: 11 }, (_, i) => {
 }).join('');
 const PC =
   'kind: pc\nname: w\ndevices:\n  - {address: 00:00.0, type: host-bridge, label: "\\e[2J\\e]0;x\\a"}\n';
+const VIRTUAL =
+  '{kind: pc, devices: [{address: "00:01.0", ids: "8086:10c9", sriov: {total: 65535, enabled: 65535, offset: 1, stride: 1}}]}\n';
 
 for (const [title, text, status, message] of [
   [
@@ -237,6 +240,12 @@ for (const [title, text, status, message] of [
     /unknown key "x+…"/,
   ],
   ['with commands for a terminal', PC, 0, /^$/],
+  [
+    'with more virtual functions than buses',
+    VIRTUAL,
+    2,
+    /:1:\d+: 65535 virtual functions of 0000:00:01.0 reach bus 0x100/,
+  ],
 ] as const) {
   test(`a machine file ${title} is read to its end, or refused in few words`, (t) => {
     const file = join(scratch(t), 'machine.yaml');
@@ -252,3 +261,32 @@ for (const [title, text, status, message] of [
     assert.doesNotMatch(outcome.stdout + outcome.stderr, /[\u0000-\u0008\u000b-\u001f\u007f]/);
   });
 }
+
+const RECEIVER = `
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(1); print("ready", flush=True)
+c, _ = s.accept(); m = c.recvmsg(1, 64); c.send(b"x"); sys.stdin.read()`;
+const SENDER = `
+import array, os, socket, sys
+s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+fd = array.array("i", [os.open("/dev/iommu", os.O_RDWR)])
+s.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fd)]); s.recv(1)`;
+
+test('an open file that went to a process outside of the run is told of once', async (t) => {
+  if (!hasProgram('python3')) {
+    t.skip('there is no python3');
+    return;
+  }
+  const socket = join(scratch(t), 'socket');
+  const receiver = spawn('python3', ['-c', RECEIVER, socket], {
+    stdio: ['pipe', 'pipe', 'ignore'],
+  });
+  await once(receiver.stdout, 'data');
+  const { status, stderr } = await uiommuRun(['python3', '-c', SENDER, socket]);
+  receiver.stdin.end();
+  assert.equal(status, 0);
+  assert.equal(
+    stderr,
+    'uiommu: left behind: /dev/iommu is still open somewhere outside of the run\n',
+  );
+});

@@ -142,7 +142,8 @@ type Rendering = {
 class TraceWriter implements Observer {
   readonly #fd: number;
   readonly #rendering: Rendering;
-  readonly #pids = new Set<number>();
+  #firstPid: number | undefined;
+  #several = false;
   #failed = false;
 
   constructor(fd: number, rendering: Rendering) {
@@ -168,8 +169,9 @@ class TraceWriter implements Observer {
   }
 
   #severalPids({ pid }: { readonly pid: number }): boolean {
-    this.#pids.add(pid);
-    return this.#pids.size > 1;
+    this.#firstPid ??= pid;
+    if (pid !== this.#firstPid) this.#several = true;
+    return this.#several;
   }
 
   released(): void {

@@ -5,7 +5,7 @@
  * loadMachine() in src/iommu adds the check that groups which the file names are those of the topology; it is what
  * programs call.
  */
-import type { ErrnoCode } from '../../base/errno.ts';
+import { Errno, type ErrnoCode } from '../../base/errno.ts';
 import { nearestWord } from '../../base/nearest.ts';
 import type { DriverSpec, DriverId } from '../drivers.ts';
 import { readDevices, type Entry, type RootBus } from './devices.ts';
@@ -266,6 +266,11 @@ function switchOnVirtualFunctions(
       );
       continue;
     }
-    machine.setVirtualFunctions(entry.name, enabled);
+    try {
+      machine.setVirtualFunctions(entry.name, enabled);
+    } catch (error) {
+      if (!(error instanceof Errno)) throw error;
+      problems.add(at, error.message);
+    }
   }
 }

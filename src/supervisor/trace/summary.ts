@@ -2,6 +2,10 @@
 import type { TimedCall, Observer } from './observer.ts';
 
 const MOST_REFUSALS = 10;
+/** Different ones that are kept; a program can make millions. Twice as many at times, and then the rare ones go. */
+const MOST_KEPT = 1000;
+/** of a reason, in characters */
+const LONGEST_REASON = 500;
 
 type Refusal = { readonly text: string; count: number };
 
@@ -10,6 +14,8 @@ export class Summary implements Observer {
   readonly #calls = new Map<string, number>();
   readonly #refusals = new Map<string, Refusal>();
   readonly #processes = new Set<number>();
+  /** refusals of which only the number is kept */
+  #forgotten = 0;
   #opened = 0;
   #released = 0;
 
@@ -19,10 +25,23 @@ export class Summary implements Observer {
     this.#calls.set(name, (this.#calls.get(name) ?? 0) + 1);
     if (event.opened !== undefined) this.#opened++;
     if (event.error === undefined) return;
-    const text = `${name}: ${event.error}, ${event.reason ?? 'no reason given'}`;
+    const reason = (event.reason ?? 'no reason given').slice(0, LONGEST_REASON);
+    const text = `${name}: ${event.error}, ${reason}`;
     const refusal = this.#refusals.get(text) ?? { text, count: 0 };
     refusal.count++;
     this.#refusals.set(text, refusal);
+    if (this.#refusals.size > 2 * MOST_KEPT) this.#forgetRare();
+  }
+
+  #forgetRare(): void {
+    for (const { text, count } of this.#byCount().slice(MOST_KEPT)) {
+      this.#refusals.delete(text);
+      this.#forgotten += count;
+    }
+  }
+
+  #byCount(): Refusal[] {
+    return [...this.#refusals.values()].sort((a, b) => b.count - a.count);
   }
 
   waiting(): void {
@@ -40,8 +59,8 @@ export class Summary implements Observer {
   text(status: number, leaks: readonly string[]): string {
     const calls = [...this.#calls].sort(([, a], [, b]) => b - a);
     const total = calls.reduce((sum, [, count]) => sum + count, 0);
-    const refused = [...this.#refusals.values()].sort((a, b) => b.count - a.count);
-    const refusedTotal = refused.reduce((sum, { count }) => sum + count, 0);
+    const refused = this.#byCount();
+    const refusedTotal = refused.reduce((sum, { count }) => sum + count, this.#forgotten);
     const shown = refused.slice(0, MOST_REFUSALS).map(({ text, count }) => {
       return `    ${count > 1 ? `${count} times ` : ''}${text}`;
     });
@@ -58,7 +77,9 @@ export class Summary implements Observer {
         ? '  none was refused'
         : `  ${plural(refusedTotal, 'call')} ${refusedTotal === 1 ? 'was' : 'were'} refused:`,
       ...shown,
-      ...(hidden > 0 ? [`    and ${plural(hidden, 'other reason')}`] : []),
+      ...(hidden > 0
+        ? [`    and ${plural(hidden, 'other reason')}${this.#forgotten > 0 ? ' or more' : ''}`]
+        : []),
       `  ${plural(this.#opened, 'file')} opened, ${this.#released} closed`,
       leaks.length === 0 ? '  nothing was left behind' : '  left behind:',
       ...leaks.map((leak) => `    ${leak}`),
