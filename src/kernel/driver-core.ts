@@ -15,6 +15,7 @@ import { idMatches, type DeviceIdentity, type DriverId } from '../machine/driver
 import {
   caught,
   hold,
+  joinBus,
   leaveBus,
   matches,
   ordinaryIds,
@@ -106,7 +107,7 @@ export class DriverCore {
   /** Puts a device on the bus: listeners bring it under its IOMMU. Drivers come with {@link initialProbe}. */
   add(device: BusDevice): void {
     this.#devices.set(device.name, device);
-    device.listed = true;
+    joinBus(device);
     this.#notify('add', device);
   }
 

@@ -2,10 +2,12 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { Errno } from '../base/errno.ts';
+import { only } from '../base/transfer.ts';
 import { bareIommu } from '../iommu/hardware/bare.ts';
 import { IommuDevice } from '../iommu/domain.ts';
 import { GroupTable, probeDevice } from '../iommu/group.ts';
 import { claimDevice, releaseDeviceClaim } from '../iommu/ownership.ts';
+import { fieldsLeft } from '../testing/fields.ts';
 import {
   beginProbe,
   failProbe,
@@ -14,6 +16,7 @@ import {
   newBusDevice,
   probe,
   release,
+  transferBusDevice,
   type BusDevice,
   type Driver,
 } from './driver-state.ts';
@@ -104,4 +107,12 @@ test('a driver that leaves later keeps its DMA grant and the device until then',
   letGo();
   assert.deepEqual([a.driver, a.held, released, waited], [undefined, false, true, true]);
   assert.equal(a.iommu.requireGroup().ownerCount, 0);
+});
+
+test('every field of a bus device is transferred, but what it is and who waits for it', () => {
+  const a = inGroup();
+  const left = fieldsLeft(a, (io) => {
+    transferBusDevice(a, io, { drivers: only(driver()), overrides: only('vfio-pci') });
+  });
+  assert.deepEqual(left, ['identity', 'iommu', 'name', 'waiting']);
 });

@@ -13,6 +13,7 @@
  */
 import { Errno } from '../base/errno.ts';
 import { PAGE_BYTES } from '../base/position.ts';
+import type { Known, Transfer } from '../base/transfer.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
 import { unuseDefaultDomain, useDefaultDomain } from '../iommu/ownership.ts';
 import { idMatches, type DeviceIdentity, type DriverId } from '../machine/drivers.ts';
@@ -97,9 +98,14 @@ export function hold(device: BusDevice, action: (release: () => void) => void): 
   }
   device.held = true;
   action(() => {
-    device.held = false;
-    device.waiting.shift()?.();
+    unhold(device);
   });
+}
+
+/** Ends a {@link hold}; whoever waits is next. */
+export function unhold(device: BusDevice): void {
+  device.held = false;
+  device.waiting.shift()?.();
 }
 
 /** driver_override: neither binds nor unbinds. @param text as written; empty, or only a newline, clears */
@@ -144,7 +150,7 @@ export function probe(driver: Driver, device: BusDevice, notify: Listener): Prob
     failProbe(device);
     return { failed };
   }
-  device.bound = true;
+  finishProbe(device);
   return {};
 }
 
@@ -161,7 +167,12 @@ export function beginProbe(driver: Driver, device: BusDevice): void {
   device.driver = driver;
 }
 
-/** The driver's own probe has failed. */
+/** The driver's own probe has succeeded, */
+export function finishProbe(device: BusDevice): void {
+  device.bound = true;
+}
+
+/** … or failed. */
 export function failProbe(device: BusDevice): void {
   dropDriver(device);
 }
@@ -174,29 +185,60 @@ function dropDriver(device: BusDevice): void {
 /** Takes the driver away, if there is one, once nothing holds the device. @param done called when it has let go */
 export function release(device: BusDevice, notify: Listener, done: () => void): void {
   hold(device, (unlock) => {
-    const finish = (): void => {
-      unlock();
-      done();
-    };
     const { driver } = device;
     if (driver === undefined) {
-      finish();
+      unlock();
+      done();
       return;
     }
     notify('unbind-driver', device);
     device.bound = false;
     driver.remove(device, () => {
-      dropDriver(device);
-      notify('unbound-driver', device);
-      finish();
+      finishRelease(device, notify, done);
     });
   });
+}
+
+/** The driver has let go of the device: what {@link release} waits for. */
+export function finishRelease(device: BusDevice, notify: Listener, done: () => void): void {
+  dropDriver(device);
+  notify('unbound-driver', device);
+  unhold(device);
+  done();
+}
+
+/** The device can be found. */
+export function joinBus(device: BusDevice): void {
+  device.listed = true;
 }
 
 /** The driver is gone, now the device goes. */
 export function leaveBus(device: BusDevice): void {
   device.dead = true;
   device.listed = false;
+}
+
+export type BusDeviceNames = {
+  readonly drivers: Known<Driver>;
+  /** values of driver_override */
+  readonly overrides: Known<string>;
+};
+
+/**
+ * The mutable fields, for whoever puts a state down and takes it up again. Not `waiting`: only states are kept in which nobody
+ * waits for the device lock.
+ */
+export function transferBusDevice(
+  device: BusDevice,
+  io: Transfer,
+  { drivers, overrides }: BusDeviceNames,
+): void {
+  device.listed = io.flag('listed', device.listed);
+  device.driver = io.one('driver', device.driver, drivers);
+  device.bound = io.flag('bound', device.bound);
+  device.held = io.flag('held', device.held);
+  device.dead = io.flag('dead', device.dead);
+  device.override = io.one('override', device.override, overrides);
 }
 
 /** The Errno that an action throws, if it does. */
