@@ -5,12 +5,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
-import {
-  openBareIommufd,
-  parseRecording,
-  Replay,
-  type ReplayedIommufd,
-} from '../src/check/replay.ts';
+import { parseRecording, Replay, type ReplayedIommufd } from '../src/check/replay.ts';
 import type { Iommufd } from '../src/iommufd/iommufd.ts';
 import { ClientFile, InProcessClient } from '../src/client/in-process.ts';
 import { LINUX_DRIVERS } from '../src/kernel/linux-drivers.ts';
@@ -27,11 +22,8 @@ export function recordingsDirectory(): string | undefined {
 
 export type Outcome = { readonly programs: number; readonly identical: number };
 
-/** `engine`: the /dev/iommu that programs get; `bare`: the one without memory that the checker explores with. */
-export type Behind = 'engine' | 'bare';
-
-function opener(iommufd: Iommufd, behind: Behind): (name: string) => ReplayedIommufd {
-  if (behind === 'bare') return openBareIommufd;
+/** How a program opens the machine's /dev/iommu. */
+function opener(iommufd: Iommufd): () => ReplayedIommufd {
   return () => {
     const client = new InProcessClient();
     const file = iommufd.open(client);
@@ -47,18 +39,14 @@ function opener(iommufd: Iommufd, behind: Behind): (name: string) => ReplayedIom
 }
 
 /** Replays one file. @param tell is given a text for each program that differs */
-export function replayFile(
-  path: string,
-  tell: (text: string) => void,
-  behind: Behind = 'engine',
-): Outcome {
+export function replayFile(path: string, tell: (text: string) => void): Outcome {
   const bytes = readFileSync(path);
   const text = (path.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString();
   const recording = parseRecording(text);
   const machine = parseDump(recording.machine, path);
   const boot = { drivers: LINUX_DRIVERS, boot: 'autoprobe', check: true } as const;
   const { pci, iommufd } = pciSystem(machine, boot);
-  const replay = new Replay(pci, recording.devices, opener(iommufd, behind));
+  const replay = new Replay(pci, recording.devices, opener(iommufd));
   let identical = 0;
   for (const program of recording.programs) {
     const difference = replay.run(program);

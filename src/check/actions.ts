@@ -1,35 +1,44 @@
 /**
  * What can happen in the checker's world: one entry per action and per device, user and argument. `can` says whether it makes
- * sense at all in this state (a closed file is not closed again); whether it is allowed is for the rules to say, by an Errno.
+ * sense at all in this state (a closed file is not closed again); whether it is allowed is for the engine to say, by an Errno.
+ * `run` calls the engine's functions and decides nothing.
  *
  * A probe is two steps, because the claim of a sibling may come between them; everything else is one step, as one mutex in
- * Linux makes it one.
+ * Linux makes it one. Hence these bounds: probes of vfio-pci and pci-stub are one step, they touch no DMA.
  */
 import { Errno } from '../base/errno.ts';
-import {
-  attachDevicePasid,
-  attachSubgroup,
-  detachDevicePasid,
-  detachSubgroup,
-  finishReset,
-  NO_PASID,
-  prepareReset,
-  replaceDevicePasid,
-  replaceGroupHandle,
-} from '../iommu/attach.ts';
+import { finishReset, prepareReset } from '../iommu/attach.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
-import { releaseDevice } from '../iommu/group.ts';
 import {
-  claimDevice,
-  claimGroup,
-  releaseDeviceClaim,
-  releaseGroup,
-  unuseDefaultDomain,
-  useDefaultDomain,
-} from '../iommu/ownership.ts';
-import { item, TYPE1 } from './cells.ts';
+  beginProbe,
+  failProbe,
+  finishProbe,
+  hold,
+  matches,
+  probe,
+  release,
+  setOverride,
+  unhold,
+  type BusDevice,
+  type Driver,
+} from '../kernel/driver-state.ts';
+import { VFIO_TYPE1v2_IOMMU } from '../uapi/vfio.ts';
+import { setIommu } from '../vfio/container.ts';
+import { bindNode, closeDevice, openNode, openThroughGroup } from '../vfio/device.ts';
+import {
+  openGroup,
+  putGroupFile,
+  setContainer,
+  setIommufd,
+  unsetContainer,
+} from '../vfio/group.ts';
+import { attachPasid, attachPt, detachPasid, detachPt } from '../vfio/iommufd.ts';
+import { hasNode } from '../vfio/registration.ts';
+import type { Container, DeviceOpen, VfioDevice, VfioGroup } from '../vfio/state.ts';
+import { item } from './cells.ts';
+import type { CheckedIommufd } from './iommufd.ts';
 import type { CheckDevice } from './model.ts';
-import { CDEV, DRIVER, MODE, type World } from './world.ts';
+import { OVERRIDES, THE_PASID, type World } from './world.ts';
 
 export type Action = {
   /** "user X binds A to its IOMMUFD" */
@@ -38,9 +47,6 @@ export type Action = {
   /** Throws Errno when a rule refuses. */
   run(world: World): void;
 };
-
-const OVERRIDES = ['nothing', 'vfio-pci', 'pci-stub'] as const;
-const THE_PASID = 1;
 
 /** All actions of a world, in a fixed order. */
 export function actionsOf(world: World): Action[] {
@@ -58,15 +64,13 @@ export function actionsOf(world: World): Action[] {
       ? users.flatMap((u) => [
           ...groups.flatMap((g) => groupActions(world, u, g)),
           ...devices.flatMap((d) => groupDeviceActions(world, u, d)),
-          setIommu(world, u),
+          setIommuAction(world, u),
         ])
       : []),
   ];
 }
 
-function iommuDevice(world: World, d: number): IommuDevice {
-  return item(world.devices, d);
-}
+const ignore = (): void => undefined;
 
 function spec(world: World, d: number): CheckDevice {
   return item(world.machine.devices, d);
@@ -76,138 +80,116 @@ function userName(world: World, u: number): string {
   return world.users[u]?.name ?? '';
 }
 
-/** Nobody holds the device's lock: not in a reset window. */
+function bus(world: World, d: number): BusDevice {
+  return item(world.bus, d);
+}
+
+function iommu(world: World, d: number): IommuDevice {
+  return item(world.devices, d);
+}
+
+function vfioGroup(world: World, g: number): VfioGroup {
+  const group = world.vfioGroup(g);
+  if (group === undefined) throw new Error(`group ${g} has no VFIO device`);
+  return group;
+}
+
+function vfioDevice(world: World, d: number): VfioDevice {
+  const device = world.vfioDevice(d);
+  if (device === undefined) throw new Error(`${spec(world, d).name} is not known to VFIO`);
+  return device;
+}
+
+function container(world: World, u: number): Container {
+  return item(world.inventory.containers, u);
+}
+
+function context(world: World, u: number): CheckedIommufd {
+  return item(world.users, u);
+}
+
+/** Nothing holds the device's lock, a reset neither. */
 function isFree(world: World, d: number): boolean {
-  return world.present[d] === 1 && world.devices[d]?.blocked === false;
+  const device = world.bus[d];
+  return device?.listed === true && !device.held && !device.iommu.blocked;
 }
 
-function isDriverless(world: World, d: number): boolean {
-  return isFree(world, d) && world.driver[d] === DRIVER.none;
+/** The driver would be probed: where driver_override is no state of its own, it is chosen with the driver. */
+function canProbe(world: World, d: number, driver: Driver): boolean {
+  const device = bus(world, d);
+  if (!isFree(world, d) || device.driver !== undefined) return false;
+  return !world.options.bounds.override || matches(driver, device, []);
 }
 
-function overridden(world: World, d: number, wanted: number): boolean {
-  return !world.options.bounds.override || world.override[d] === wanted;
+function isProbing(world: World, d: number): boolean {
+  const { driver, bound } = bus(world, d);
+  return driver?.managedDma === false && !bound;
+}
+
+function probeOrThrow(world: World, d: number, driver: Driver): void {
+  const { refused, failed } = probe(driver, bus(world, d), ignore);
+  const error = refused ?? failed;
+  if (error !== undefined) throw error;
 }
 
 function driverActions(world: World, d: number): Action[] {
   const { name, kernelDriver } = spec(world, d);
+  const kernel = (w: World): Driver => item(w.inventory.kernelDrivers, d);
   return [
     {
       text: `${kernelDriver} is about to be probed on ${name}`,
-      can: (w) => isDriverless(w, d) && overridden(w, d, 0),
+      can: (w) => canProbe(w, d, kernel(w)),
       run: (w) => {
-        useDefaultDomain(iommuDevice(w, d), kernelDriver);
-        w.driver[d] = DRIVER.probing;
+        beginProbe(kernel(w), bus(w, d));
+        hold(bus(w, d), ignore);
       },
     },
     {
       text: `the probe of ${kernelDriver} on ${name} succeeds: it does kernel DMA`,
-      can: (w) => w.driver[d] === DRIVER.probing,
+      can: (w) => isProbing(w, d),
       run: (w) => {
-        w.driver[d] = DRIVER.kernel;
+        finishProbe(bus(w, d));
+        unhold(bus(w, d));
       },
     },
     {
       text: `the probe of ${kernelDriver} on ${name} fails`,
-      can: (w) => w.driver[d] === DRIVER.probing,
+      can: (w) => isProbing(w, d),
       run: (w) => {
-        unuseDefaultDomain(iommuDevice(w, d));
-        w.driver[d] = DRIVER.none;
+        failProbe(bus(w, d));
+        unhold(bus(w, d));
       },
     },
     {
       text: `vfio-pci is bound to ${name}`,
-      can: (w) => isDriverless(w, d) && overridden(w, d, 1),
+      can: (w) => canProbe(w, d, w.inventory.vfioPci),
       run: (w) => {
-        if (!w.isMember(d)) throw new Errno('EINVAL', `${name} has no IOMMU group`);
-        w.driver[d] = DRIVER.vfio;
+        probeOrThrow(w, d, w.inventory.vfioPci);
       },
     },
     {
       text: `pci-stub is bound to ${name}`,
-      can: (w) => isDriverless(w, d) && overridden(w, d, 2),
+      can: (w) => canProbe(w, d, w.inventory.pciStub),
       run: (w) => {
-        w.driver[d] = DRIVER.stub;
+        probeOrThrow(w, d, w.inventory.pciStub);
       },
     },
     {
       text: `${name} is unbound from its driver`,
-      can: (w) => isFree(w, d) && canUnbind(w, d),
+      can: (w) => isFree(w, d) && bus(w, d).driver !== undefined,
       run: (w) => {
-        unbind(w, d);
+        release(bus(w, d), ignore, ignore);
       },
     },
   ];
 }
 
-function canUnbind(world: World, d: number): boolean {
-  const driver = world.driver[d];
-  return driver === DRIVER.kernel || driver === DRIVER.stub || driver === DRIVER.vfio;
-}
-
-function unbind(world: World, d: number): void {
-  const driver = world.driver[d];
-  if (driver === DRIVER.kernel) unuseDefaultDomain(iommuDevice(world, d));
-  const waits = world.groupOf(d).enforces('unbind-waits-for-users');
-  if (driver === DRIVER.vfio && waits && usersOf(world, d) > 0) {
-    world.driver[d] = DRIVER.leaving;
-    return;
-  }
-  world.driver[d] = DRIVER.none;
-  if (driver === DRIVER.vfio) dropGroupWithoutDevices(world, d);
-}
-
-/** Open files of a device, of whatever kind. */
-export function usersOf(world: World, d: number): number {
-  let users = 0;
-  for (let u = 0; u < world.users.length; u++) {
-    const slot = world.slot(u, d);
-    if (world.cdev[slot] !== CDEV.closed) users++;
-    if (world.groupDevice[slot] === 1) users++;
-  }
-  return users;
-}
-
-/** Files with access to a device: what its driver counts as opens. */
-export function opensOf(world: World, d: number): number {
-  let opens = 0;
-  for (let u = 0; u < world.users.length; u++) {
-    const slot = world.slot(u, d);
-    if (world.cdev[slot] === CDEV.bound) opens++;
-    if (world.groupDevice[slot] === 1) opens++;
-  }
-  return opens;
-}
-
-// The last VFIO device of a group has gone: what was set on its file is undone, and the file is dead.
-function dropGroupWithoutDevices(world: World, d: number): void {
-  const g = world.groupIndex(d);
-  if (vfioDevices(world, g) > 0) return;
-  closeGroupFile(world, g);
-}
-
-function vfioDevices(world: World, g: number): number {
-  let count = 0;
-  for (let d = 0; d < world.deviceCount; d++) {
-    if (world.groupIndex(d) !== g) continue;
-    if (world.driver[d] === DRIVER.vfio || world.driver[d] === DRIVER.leaving) count++;
-  }
-  return count;
-}
-
-// The last file of a device that vfio-pci wants back.
-function finishUnbind(world: World, d: number): void {
-  if (world.driver[d] !== DRIVER.leaving || usersOf(world, d) > 0) return;
-  world.driver[d] = DRIVER.none;
-  dropGroupWithoutDevices(world, d);
-}
-
 function overrideActions(world: World, d: number): Action[] {
-  return OVERRIDES.map((value, i) => ({
-    text: `driver_override of ${spec(world, d).name} becomes ${value}`,
-    can: (w) => w.present[d] === 1 && w.override[d] !== i,
+  return [undefined, ...OVERRIDES].map((value) => ({
+    text: `driver_override of ${spec(world, d).name} becomes ${value ?? 'nothing'}`,
+    can: (w) => w.isPresent(d) && bus(w, d).override !== value,
     run: (w) => {
-      w.override[d] = i;
+      setOverride(bus(w, d), value ?? '\n');
     },
   }));
 }
@@ -217,18 +199,14 @@ function plugActions(world: World, d: number): Action[] {
   return [
     {
       text: `${name} is removed`,
-      can: (w) => isFree(w, d) && (w.driver[d] === DRIVER.none || canUnbind(w, d)),
+      can: (w) => isFree(w, d),
       run: (w) => {
-        unbind(w, d);
-        if (w.driver[d] !== DRIVER.none) return;
-        releaseDevice(iommuDevice(w, d));
-        w.present[d] = 0;
-        w.override[d] = 0;
+        w.remove(d);
       },
     },
     {
       text: `${name} is plugged`,
-      can: (w) => w.present[d] === 0,
+      can: (w) => !w.isPresent(d),
       run: (w) => {
         try {
           w.plug(d);
@@ -247,312 +225,171 @@ function resetActions(world: World, d: number): Action[] {
   return [
     {
       text: `a reset of ${name} begins`,
-      can: (w) => isFree(w, d) && w.isMember(d) && w.driver[d] === DRIVER.vfio,
+      can: (w) => isFree(w, d) && w.isMember(d) && bus(w, d).driver === w.inventory.vfioPci,
       run: (w) => {
-        prepareReset(iommuDevice(w, d));
+        prepareReset(iommu(w, d));
       },
     },
     {
       text: `the reset of ${name} is done`,
-      can: (w) => w.devices[d]?.blocked === true,
+      can: (w) => iommu(w, d).blocked,
       run: (w) => {
-        finishReset(iommuDevice(w, d));
+        finishReset(iommu(w, d));
       },
     },
   ];
+}
+
+/** IDs of a user's IOASes. */
+function ioasIds(world: World): number[] {
+  return Array.from({ length: world.options.bounds.ioases }, (_, i) => i + 1);
+}
+
+/** What the RID or PASID of a device is attached to. */
+function attachedTo(world: World, d: number, pasid: number): number {
+  return world.boundTo(d)?.bindings[d]?.attachedTo(pasid)?.id ?? 0;
 }
 
 function nodeActions(world: World, u: number, d: number): Action[] {
   const user = userName(world, u);
   const { name, pasid } = spec(world, d);
   const slot = world.slot(u, d);
-  const bound = (w: World): boolean => w.cdev[slot] === CDEV.bound;
-  const ioases = Array.from({ length: world.options.bounds.ioases }, (_, i) => i);
+  const node = (w: World): DeviceOpen | undefined => w.nodes[slot];
+  const bound = (w: World): boolean => node(w)?.accessGranted === true;
   return [
     {
       text: `${user} opens the node of ${name}`,
-      can: (w) => w.cdev[slot] === CDEV.closed && hasNode(w, d),
+      can: (w) => {
+        const device = w.registered(d);
+        return node(w) === undefined && device !== undefined && hasNode(device);
+      },
       run: (w) => {
-        w.cdev[slot] = CDEV.open;
+        w.nodes[slot] = openNode(vfioDevice(w, d));
       },
     },
     {
       text: `${user} binds ${name} to its IOMMUFD`,
-      can: (w) => w.cdev[slot] === CDEV.open,
+      can: (w) => node(w) !== undefined && !bound(w),
       run: (w) => {
-        bindNode(w, u, d);
+        const open = node(w);
+        if (open !== undefined) bindNode(open, () => context(w, u));
       },
     },
-    ...ioases.map((which) => ({
-      text: `${user} attaches ${name} to its IOAS ${which + 1}`,
-      can: (w: World) => bound(w) && w.attached[d] !== which + 1,
+    ...ioasIds(world).map((id) => ({
+      text: `${user} attaches ${name} to its IOAS ${id}`,
+      can: (w: World) => bound(w) && attachedTo(w, d, 0) !== id,
       run: (w: World) => {
-        attach(w, d, which);
+        attachPt(vfioDevice(w, d), id);
       },
     })),
     {
       text: `${user} detaches ${name}`,
-      can: (w) => bound(w) && w.attached[d] !== 0,
+      can: (w) => bound(w) && vfioDevice(w, d).attached,
       run: (w) => {
-        detach(w, d);
+        detachPt(vfioDevice(w, d));
       },
     },
     ...(pasid ? pasidActions(world, u, d) : []),
     {
       text: `${user} closes the node of ${name}`,
-      can: (w) => w.cdev[slot] !== CDEV.closed,
+      can: (w) => node(w) !== undefined,
       run: (w) => {
-        const wasBound = bound(w);
-        w.cdev[slot] = CDEV.closed;
-        if (wasBound) letGo(w, d);
-        finishUnbind(w, d);
+        close(w.nodes, slot);
       },
     },
   ];
 }
 
-function hasNode(world: World, d: number): boolean {
-  if (world.driver[d] !== DRIVER.vfio) return false;
-  const { profile } = world.groupOf(d).table;
-  return (
-    !profile.singletonNodes || world.groupOf(d).members.length === 1 || isNodeRuleOff(world, d)
-  );
-}
-
-function isNodeRuleOff(world: World, d: number): boolean {
-  return !world.groupOf(d).enforces('one-device-per-group');
-}
-
-function bindNode(world: World, u: number, d: number): void {
-  const g = world.groupIndex(d);
-  if (world.file[g] !== 0 && world.groupOf(d).enforces('paths-exclude')) {
-    throw new Errno('EBUSY', 'the group file is open');
-  }
-  if (opensOf(world, d) > 0) throw new Errno('EINVAL', 'the device is open through another file');
-  claimDevice(iommuDevice(world, d), item(world.users, u));
-  world.cdev[world.slot(u, d)] = CDEV.bound;
-  world.context[d] = u + 1;
-}
-
-/** The other members of the device's subgroup that are attached under a key, RID or PASID. */
-function attachedWith(world: World, d: number, column: Uint8Array): number[] {
-  const subgroup = world.subgroupOf(d);
-  const found: number[] = [];
-  for (let other = 0; other < world.deviceCount; other++) {
-    if (other === d || column[other] === 0) continue;
-    if (world.isMember(other) && subgroup.members.includes(iommuDevice(world, other)))
-      found.push(other);
-  }
-  return found;
-}
-
-function attach(world: World, d: number, which: number): void {
-  const user = (world.context[d] ?? 0) - 1;
-  const domain = world.userDomain(user, which);
-  const peers = attachedWith(world, d, world.attached);
-  if (world.attached[d] !== 0) {
-    replaceGroupHandle(world.subgroupOf(d), domain, world.handle(d, NO_PASID));
-    for (const peer of peers) world.attached[peer] = which + 1;
-  } else if (peers.length > 0) {
-    const [peer = 0] = peers;
-    if (world.attached[peer] !== which + 1 || world.context[peer] !== world.context[d]) {
-      throw new Errno('EINVAL', 'the group is on another page table');
-    }
-  } else {
-    world.attachFirst(d, domain);
-  }
-  world.attached[d] = which + 1;
-}
-
-function detach(world: World, d: number): void {
-  const peers = attachedWith(world, d, world.attached);
-  world.attached[d] = 0;
-  if (peers.length === 0) world.detachLast(d);
-}
-
-// The last access to a device through an IOMMUFD has ended.
-function letGo(world: World, d: number): void {
-  if (world.pasid[d] !== 0) detachPasid(world, d);
-  if (world.attached[d] !== 0) detach(world, d);
-  releaseDeviceClaim(iommuDevice(world, d));
-  world.context[d] = 0;
+function close(opens: (DeviceOpen | undefined)[], slot: number): void {
+  const open = opens[slot];
+  if (open === undefined) return;
+  closeDevice(open);
+  opens[slot] = undefined;
 }
 
 function pasidActions(world: World, u: number, d: number): Action[] {
   const user = userName(world, u);
   const { name } = spec(world, d);
   const slot = world.slot(u, d);
-  const ioases = Array.from({ length: world.options.bounds.ioases }, (_, i) => i);
+  const bound = (w: World): boolean => w.nodes[slot]?.accessGranted === true;
   return [
-    ...ioases.map((which) => ({
-      text: `${user} attaches PASID ${THE_PASID} of ${name} to its IOAS ${which + 1}`,
-      can: (w: World) => w.cdev[slot] === CDEV.bound && w.pasid[d] !== which + 1,
+    ...ioasIds(world).map((id) => ({
+      text: `${user} attaches PASID ${THE_PASID} of ${name} to its IOAS ${id}`,
+      can: (w: World) => bound(w) && attachedTo(w, d, THE_PASID) !== id,
       run: (w: World) => {
-        attachPasid(w, d, which);
+        attachPasid(vfioDevice(w, d), THE_PASID, id);
       },
     })),
     {
       text: `${user} detaches PASID ${THE_PASID} of ${name}`,
-      can: (w) => w.cdev[slot] === CDEV.bound && w.pasid[d] !== 0,
+      can: (w) => bound(w) && vfioDevice(w, d).pasids.has(THE_PASID),
       run: (w) => {
-        detachPasid(w, d);
+        detachPasid(vfioDevice(w, d), THE_PASID);
       },
     },
   ];
 }
 
-function attachPasid(world: World, d: number, which: number): void {
-  const user = (world.context[d] ?? 0) - 1;
-  const domain = world.userDomain(user, which);
-  const handle = world.handle(d, THE_PASID);
-  const peers = attachedWith(world, d, world.pasid);
-  if (world.pasid[d] !== 0) {
-    replaceDevicePasid(iommuDevice(world, d), THE_PASID, domain, handle);
-    for (const peer of peers) world.pasid[peer] = which + 1;
-  } else if (peers.length > 0) {
-    if (world.pasid[peers[0] ?? 0] !== which + 1) {
-      throw new Errno('EINVAL', 'the group has the PASID on another page table');
-    }
-  } else {
-    attachDevicePasid(iommuDevice(world, d), THE_PASID, domain, handle);
-  }
-  world.pasid[d] = which + 1;
-}
-
-function detachPasid(world: World, d: number): void {
-  const peers = attachedWith(world, d, world.pasid);
-  world.pasid[d] = 0;
-  if (peers.length === 0) detachDevicePasid(iommuDevice(world, d), THE_PASID);
+/** The user has the descriptor of the group file. */
+function hasFile(world: World, u: number, g: number): boolean {
+  return world.file[g] === u && world.lingering[g] === 0 && world.holder(g) === u;
 }
 
 function groupActions(world: World, u: number, g: number): Action[] {
   const user = userName(world, u);
   const which = world.groups.length > 1 ? `group ${g}` : 'the group';
-  const mine = (w: World): boolean => w.file[g] === u + 1 && w.lingering[g] === 0;
+  const canSet = (w: World): boolean => hasFile(w, u, g) && w.behind(g) === 'nothing';
   return [
     {
       text: `${user} opens the file of ${which}`,
-      can: (w) => vfioDevices(w, g) > 0 && !mine(w),
+      can: (w) => w.vfioGroup(g) !== undefined && !hasFile(w, u, g),
       run: (w) => {
-        openGroup(w, u, g);
+        openGroup(vfioGroup(w, g));
+        w.file[g] = u;
+        w.lingering[g] = 0;
       },
     },
     {
       text: `${user} puts ${which} into its container`,
-      can: (w) => mine(w) && w.mode[g] === MODE.none,
+      can: canSet,
       run: (w) => {
-        setContainer(w, u, g);
+        w.inventory.acting = u;
+        setContainer(vfioGroup(w, g), container(w, u));
       },
     },
     {
       text: `${user} sets its IOMMUFD as container of ${which}`,
-      can: (w) => mine(w) && w.mode[g] === MODE.none,
+      can: canSet,
       run: (w) => {
-        w.mode[g] = MODE.iommufd;
+        setIommufd(vfioGroup(w, g), context(w, u));
       },
     },
     {
       text: `${user} takes ${which} out of its container`,
-      can: (w) => mine(w) && w.mode[g] !== MODE.none,
+      can: (w) => hasFile(w, u, g) && w.behind(g) !== 'nothing',
       run: (w) => {
-        if (w.mode[g] !== MODE.iommufd && containerDevices(w, g) > 0) {
-          throw new Errno('EBUSY', 'devices are open through the container');
-        }
-        leaveContainer(w, g);
+        unsetContainer(vfioGroup(w, g));
       },
     },
     {
       text: `${user} closes the file of ${which}`,
-      can: mine,
+      can: (w) => hasFile(w, u, g),
       run: (w) => {
-        if (w.mode[g] !== MODE.iommufd && containerDevices(w, g) > 0) w.lingering[g] = 1;
-        else closeGroupFile(w, g);
+        const { opened } = vfioGroup(w, g);
+        if (opened !== undefined) putGroupFile(opened);
+        w.lingering[g] = 1;
       },
     },
   ];
 }
 
-function openGroup(world: World, u: number, g: number): void {
-  const group = world.groups[g];
-  for (let d = 0; d < world.deviceCount; d++) {
-    if (world.groupIndex(d) !== g) continue;
-    if (hasBoundNode(world, d) && group?.enforces('paths-exclude') === true) {
-      throw new Errno('EBUSY', 'a device of the group is bound by its node');
-    }
-  }
-  if (world.file[g] !== 0) throw new Errno('EBUSY', 'the group file is open');
-  world.file[g] = u + 1;
-}
-
-/** Somebody has the device through its own node. */
-export function hasBoundNode(world: World, d: number): boolean {
-  for (let u = 0; u < world.users.length; u++) {
-    if (world.cdev[world.slot(u, d)] === CDEV.bound) return true;
-  }
-  return false;
-}
-
-/** Devices that are open through a container: neither bound to an IOMMUFD nor closed. */
-function containerDevices(world: World, g: number): number {
-  let count = 0;
-  for (let d = 0; d < world.deviceCount; d++) {
-    if (world.groupIndex(d) !== g || world.context[d] !== 0) continue;
-    if (opensOf(world, d) > 0) count++;
-  }
-  return count;
-}
-
-function containerIsSet(world: World, u: number): boolean {
-  return world.groups.some((_, g) => world.file[g] === u + 1 && world.mode[g] === MODE.type1);
-}
-
-function setContainer(world: World, u: number, g: number): void {
-  const group = world.groups[g];
-  const cookie = world.cookies[g];
-  if (group === undefined || cookie === undefined) return;
-  claimGroup(group, cookie);
-  if (!containerIsSet(world, u)) {
-    world.mode[g] = MODE.container;
-    return;
-  }
-  try {
-    attachContainer(world, u, g);
-  } catch (error) {
-    releaseGroup(group);
-    throw error;
-  }
-}
-
-function attachContainer(world: World, u: number, g: number): void {
-  for (const subgroup of world.groups[g]?.subgroups ?? [])
-    attachSubgroup(subgroup, world.userDomain(u, TYPE1));
-  world.mode[g] = MODE.type1;
-}
-
-function leaveContainer(world: World, g: number): void {
-  const group = world.groups[g];
-  if (group === undefined) return;
-  if (world.mode[g] === MODE.type1) group.subgroups.forEach(detachSubgroup);
-  if (world.mode[g] === MODE.type1 || world.mode[g] === MODE.container) releaseGroup(group);
-  world.mode[g] = MODE.none;
-}
-
-function closeGroupFile(world: World, g: number): void {
-  leaveContainer(world, g);
-  world.file[g] = 0;
-  world.lingering[g] = 0;
-}
-
-function setIommu(world: World, u: number): Action {
+function setIommuAction(world: World, u: number): Action {
   return {
     text: `${userName(world, u)} calls SET_IOMMU on its container`,
-    can: (w) =>
-      !containerIsSet(w, u) &&
-      w.groups.some((_, g) => w.file[g] === u + 1 && w.mode[g] === MODE.container),
+    can: (w) => container(w, u).groups.length > 0 && container(w, u).iommu === undefined,
     run: (w) => {
-      w.groups.forEach((_, g) => {
-        if (w.file[g] === u + 1 && w.mode[g] === MODE.container) attachContainer(w, u, g);
-      });
+      w.inventory.acting = u;
+      setIommu(container(w, u), VFIO_TYPE1v2_IOMMU);
     },
   };
 }
@@ -566,41 +403,17 @@ function groupDeviceActions(world: World, u: number, d: number): Action[] {
     {
       text: `${user} gets ${name} from the group file`,
       can: (w) =>
-        w.file[g] === u + 1 &&
-        w.lingering[g] === 0 &&
-        w.driver[d] === DRIVER.vfio &&
-        w.groupDevice[slot] === 0,
+        hasFile(w, u, g) && w.registered(d) !== undefined && w.groupDevices[slot] === undefined,
       run: (w) => {
-        getDevice(w, u, d);
+        w.groupDevices[slot] = openThroughGroup(vfioGroup(w, g), vfioDevice(w, d));
       },
     },
     {
       text: `${user} closes ${name}, which came from the group file`,
-      can: (w) => w.groupDevice[slot] === 1,
+      can: (w) => w.groupDevices[slot] !== undefined,
       run: (w) => {
-        w.groupDevice[slot] = 0;
-        if (opensOf(w, d) === 0 && w.context[d] !== 0) letGo(w, d);
-        if (w.lingering[g] === 1 && containerDevices(w, g) === 0) closeGroupFile(w, g);
-        finishUnbind(w, d);
+        close(w.groupDevices, slot);
       },
     },
   ];
-}
-
-function getDevice(world: World, u: number, d: number): void {
-  const mode = world.mode[world.groupIndex(d)];
-  if (mode === MODE.none) throw new Errno('EINVAL', 'the group has no container');
-  const first = opensOf(world, d) === 0;
-  if (first && mode === MODE.container) throw new Errno('EINVAL', 'SET_IOMMU was not called');
-  if (first && mode === MODE.iommufd) {
-    claimDevice(iommuDevice(world, d), item(world.users, u));
-    world.context[d] = u + 1;
-    try {
-      attach(world, d, 0);
-    } catch (error) {
-      letGo(world, d);
-      throw error;
-    }
-  }
-  world.groupDevice[world.slot(u, d)] = 1;
 }

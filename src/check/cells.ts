@@ -173,7 +173,8 @@ function plan(cells: readonly CellSpec[], { users, devices }: Renaming): Plan {
   });
   return {
     source: Uint16Array.from(source),
-    users: Uint8Array.from([0, ...users.map((user) => user + 1)]),
+    // A container as owner, after all users, stays what it is.
+    users: Uint8Array.from([0, ...users.map((user) => user + 1), users.length + 1]),
     domains: Uint8Array.from({ length: MOST_DOMAINS }, (_, i) => renamedDomain(i, users)),
   };
 }

@@ -56,7 +56,7 @@ export class Expander {
         if (what !== undefined) return this.#result(found, { at, what }, steps);
         if (this.#next !== undefined) {
           this.#push(found++, this.#next, at);
-          world.load(states, at * words);
+          world.reload();
         }
       }
     }

@@ -8,9 +8,10 @@
 import { NO_PASID } from '../iommu/attach.ts';
 import type { IommuGroup } from '../iommu/group.ts';
 import { hasOwnRequesterIds, isSpoofProof } from '../iommu/subgroups.ts';
-import { hasBoundNode, opensOf, usersOf } from './actions.ts';
+import type { DeviceOpen } from '../vfio/state.ts';
 import { DOMAIN, userOfDomain } from './cells.ts';
-import { DRIVER, MODE, type World } from './world.ts';
+import type { CheckedIommufd } from './iommufd.ts';
+import type { World } from './world.ts';
 
 export type Invariant = {
   readonly name: string;
@@ -25,21 +26,54 @@ function nameOf(world: World, d: number): string {
 }
 
 function* devicesOf(world: World, g: number): Generator<number> {
-  for (let d = 0; d < world.deviceCount; d++) {
-    if (world.groupIndex(d) === g && world.present[d] === 1) yield d;
+  for (let d = 0; d < world.devices.length; d++) {
+    if (world.groupIndex(d) === g && world.isPresent(d)) yield d;
   }
 }
 
 function doesKernelDma(world: World, d: number): boolean {
-  return world.driver[d] === DRIVER.kernel || world.driver[d] === DRIVER.probing;
+  return world.bus[d]?.driver?.managedDma === false;
+}
+
+/** Open files of a device, of whatever kind. */
+function usersOf(world: World, d: number): number {
+  return countOpens(world, d, () => true);
+}
+
+/** Files with access to a device. */
+function opensOf(world: World, d: number): number {
+  return countOpens(world, d, ({ accessGranted }) => accessGranted);
+}
+
+function countOpens(world: World, d: number, counts: (open: DeviceOpen) => boolean): number {
+  let count = 0;
+  for (let u = 0; u < world.users.length; u++) {
+    const slot = world.slot(u, d);
+    const node = world.nodes[slot];
+    const groupDevice = world.groupDevices[slot];
+    if (node !== undefined && counts(node)) count++;
+    if (groupDevice !== undefined && counts(groupDevice)) count++;
+  }
+  return count;
+}
+
+/** A user has the device through its own node. */
+function hasBoundNode(world: World, d: number): boolean {
+  return world.users.some((_, u) => world.nodes[world.slot(u, d)]?.accessGranted === true);
+}
+
+/** The group is in a container, whose claim counts once. */
+function inContainer(world: World, g: number): boolean {
+  const behind = world.behind(g);
+  return behind === 'container' || behind === 'type1';
 }
 
 /** The user whose domains a group may be on; -1 while nobody, or only a container without file, owns it. */
 function owningUser(world: World, g: number): number {
   const owner = world.groups[g]?.owner;
   if (owner === undefined) return -1;
-  const user = world.users.indexOf(owner);
-  return user >= 0 ? user : (world.file[g] ?? 0) - 1;
+  const user = world.inventory.userOf(owner);
+  return user >= 0 ? user : (world.holder(g) ?? -1);
 }
 
 function kernelOrUser(world: World): string | undefined {
@@ -61,15 +95,16 @@ function kernelOrUser(world: World): string | undefined {
 
 function oneOwner(world: World): string | undefined {
   for (const g of world.groups.keys()) {
-    let first = 0;
+    let first: CheckedIommufd | undefined;
     for (const d of devicesOf(world, g)) {
-      const context = world.context[d] ?? 0;
-      if (context === 0) continue;
-      if (first !== 0 && first !== context) return 'two users have devices of one group bound';
+      const context = world.boundTo(d);
+      if (context === undefined) continue;
+      if (first !== undefined && first !== context) {
+        return 'two users have devices of one group bound';
+      }
       first = context;
     }
-    const mode = world.mode[g];
-    if (first !== 0 && (mode === MODE.container || mode === MODE.type1)) {
+    if (first !== undefined && inContainer(world, g)) {
       return 'an IOMMUFD and a container own one group';
     }
   }
@@ -84,7 +119,7 @@ function ownMemoryOnly(world: World): string | undefined {
       if (device?.group === undefined) continue;
       const domains = [device.attached, ...device.pasids.values()];
       for (const domain of domains) {
-        const number = world.domainNumber(domain, g);
+        const number = world.domainNumber(domain);
         const user = userOfDomain(number);
         if (user >= 0 && user !== owner) {
           return `${device.name} reaches ${String(domain?.name)}, which does not own the group`;
@@ -102,10 +137,10 @@ function blockedUntilAttached(world: World): string | undefined {
   for (const [g, group] of world.groups.entries()) {
     if (group.owner === undefined) continue;
     for (const subgroup of group.subgroups) {
-      const attached = subgroup.pasidArray.has(NO_PASID) || world.mode[g] === MODE.type1;
+      const attached = subgroup.pasidArray.has(NO_PASID) || world.behind(g) === 'type1';
       if (attached) continue;
       const reaching = subgroup.members.find(
-        ({ attached: domain }) => world.domainNumber(domain, g) !== DOMAIN.blocked,
+        ({ attached: domain }) => world.domainNumber(domain) !== DOMAIN.blocked,
       );
       if (reaching !== undefined) {
         return `${reaching.name} reaches ${String(reaching.attached?.name)} although nothing is attached`;
@@ -120,7 +155,7 @@ function nothingInReset(world: World): string | undefined {
     for (const d of devicesOf(world, g)) {
       const device = world.devices[d];
       if (device?.blocked !== true) continue;
-      if (world.domainNumber(device.attached, g) !== DOMAIN.blocked || device.pasids.size > 0) {
+      if (world.domainNumber(device.attached) !== DOMAIN.blocked || device.pasids.size > 0) {
         return `${device.name} does DMA while it is being reset`;
       }
     }
@@ -155,10 +190,9 @@ function expectedCount(world: World, g: number, group: IommuGroup): number {
   for (const d of devicesOf(world, g)) {
     if (!world.isMember(d)) continue;
     if (doesKernelDma(world, d)) kernel++;
-    if (world.context[d] !== 0) bound++;
+    if (world.boundTo(d) !== undefined) bound++;
   }
-  const mode = world.mode[g];
-  if (mode === MODE.container || mode === MODE.type1) return 1 + kernel;
+  if (inContainer(world, g)) return 1 + kernel;
   return group.owner === undefined ? kernel : bound + kernel;
 }
 
@@ -190,7 +224,7 @@ function toldApart(world: World): string | undefined {
 
 function oneDoor(world: World): string | undefined {
   for (const g of world.groups.keys()) {
-    if (world.file[g] === 0) continue;
+    if (world.vfioGroup(g)?.opened === undefined) continue;
     for (const d of devicesOf(world, g)) {
       if (hasBoundNode(world, d)) {
         return `the group file is open and ${nameOf(world, d)} is bound by its node`;
@@ -201,18 +235,17 @@ function oneDoor(world: World): string | undefined {
 }
 
 function driverOutlivesUsers(world: World): string | undefined {
-  for (let d = 0; d < world.deviceCount; d++) {
-    const driver = world.driver[d];
-    if (driver === DRIVER.vfio || driver === DRIVER.leaving) continue;
+  for (let d = 0; d < world.devices.length; d++) {
+    if (world.bus[d]?.driver === world.inventory.vfioPci) continue;
     if (usersOf(world, d) > 0) return `${nameOf(world, d)} is open, but vfio-pci is gone`;
   }
   return undefined;
 }
 
 function mappedOneToOne(world: World): string | undefined {
-  for (const [g, group] of world.groups.entries()) {
+  for (const group of world.groups) {
     const blocked = group.members.find(
-      (device) => device.requireDirect && world.domainNumber(device.attached, g) !== DOMAIN.default,
+      (device) => device.requireDirect && world.domainNumber(device.attached) !== DOMAIN.default,
     );
     if (blocked !== undefined) {
       return `firmware's mapping of ${blocked.name} is gone: it is on ${String(blocked.attached?.name)}`;
@@ -224,7 +257,7 @@ function mappedOneToOne(world: World): string | undefined {
 function oneBoundNode(world: World): string | undefined {
   if (world.options.profile !== 'singleton') return undefined;
   for (const g of world.groups.keys()) {
-    const bound = [...devicesOf(world, g)].filter((d) => world.context[d] !== 0);
+    const bound = [...devicesOf(world, g)].filter((d) => world.boundTo(d) !== undefined);
     if (bound.length > 1) return 'two devices of one group are bound to an IOMMUFD';
   }
   return undefined;

@@ -13,7 +13,6 @@ import type { DeviceFile } from '../vfio/device-file.ts';
 import type { GroupFile } from '../vfio/group-file.ts';
 import type { IommufdContext } from '../vfio/iommufd.ts';
 import { deviceName, newContainer, type Container } from '../vfio/state.ts';
-import { BareIommufd } from './bare-iommufd.ts';
 
 /** One recorded program: its operations as they were printed. */
 export type RecordedProgram = {
@@ -58,12 +57,6 @@ export type ReplayedIommufd = {
   close(): void;
 };
 
-/** IOMMUFD without memory: enough for ownership. */
-export function openBareIommufd(name: string): ReplayedIommufd {
-  const context = new BareIommufd(name);
-  return { context, allocIoas: () => context.allocIoas().id, close: () => undefined };
-}
-
 /** The first line that came out differently. */
 export type Difference = {
   /** from 1, within the program */
@@ -81,7 +74,7 @@ type Words = readonly string[];
 /** The programs of a recording, one after the other, on one system: numbers of groups carry over from one to the next. */
 export class Replay {
   readonly #system: PciSystem;
-  readonly #open: (name: string) => ReplayedIommufd;
+  readonly #open: () => ReplayedIommufd;
   readonly #devices: readonly RecordedDevice[];
   readonly #cdevs: OpenDevice[] = [];
   readonly #iommufds: ReplayedIommufd[] = [];
@@ -91,11 +84,7 @@ export class Replay {
   #reason: string | undefined;
 
   /** @param open what /dev/iommu is in this replay */
-  constructor(
-    system: PciSystem,
-    devices: readonly RecordedDevice[],
-    open: (name: string) => ReplayedIommufd = openBareIommufd,
-  ) {
+  constructor(system: PciSystem, devices: readonly RecordedDevice[], open: () => ReplayedIommufd) {
     this.#open = open;
     this.#system = system;
     this.#devices = devices;
@@ -247,7 +236,7 @@ export class Replay {
   }
 
   openIommufd(): string {
-    this.#iommufds.push(this.#open(`i${this.#iommufds.length}`));
+    this.#iommufds.push(this.#open());
     return `open_iommufd -> i${this.#iommufds.length - 1}`;
   }
 

@@ -1,47 +1,55 @@
 /**
- * The world that the checker explores. Groups, ownership, attaching and reset windows are the engine's own (src/iommu); the
- * doors around them (driver core, device nodes, group files, containers, IOMMUFD) are told again here in their smallest form,
- * so that a state can be put down and taken up in a microsecond. That the doors of src/vfio and src/kernel do the same
- * is what the recorded programs show, and random programs on the real doors (test/ownership-doors.test.ts).
+ * The world that the checker explores: the engine's own state of groups (iommu), attachments (iommufd), containers, group files
+ * and device nodes (vfio), and drivers (kernel), on a handful of devices. Actions on it are the engine's functions.
  *
- * A state is a row of numbers (cells.ts). `load` makes the engine's objects what the row says, an action acts on them
- * through the engine, `save` writes the row anew. What one descriptor of a kind, one program, one step is follows from the bounds.
+ * A state is a row of numbers (row.ts, cells.ts). `load` makes the engine's objects what the row says, an action acts on them,
+ * `save` writes the row anew. What one descriptor of a kind, one program, one step is follows from the bounds.
+ *
+ * Its own is only what the engine leaves to processes and the bus: who has which descriptor, and that a device that is being
+ * removed goes when its driver has let go.
  */
-import { attachGroupHandle, detachGroupHandle, NO_PASID } from '../iommu/attach.ts';
-import { BareDomain } from '../iommu/hardware/bare.ts';
-import { IommuDevice, type Domain, type IommuOps } from '../iommu/domain.ts';
-import { Subgroup, GroupTable, probeDevice, type IommuGroup } from '../iommu/group.ts';
-import { PROFILES, type OwnershipRule, type ProfileName } from '../iommu/profile.ts';
+import { Known, only } from '../base/transfer.ts';
+import { NO_PASID } from '../iommu/attach.ts';
+import type { Domain, IommuDevice } from '../iommu/domain.ts';
+import { probeDevice, releaseDevice, type IommuGroup, type Subgroup } from '../iommu/group.ts';
 import {
-  at,
-  DOMAIN,
-  domainOf,
-  DOMAINS_PER_USER,
-  item,
-  Packing,
-  permutations,
-  type CellSpec,
-} from './cells.ts';
-import type { CheckBounds, CheckDevice, CheckMachine } from './model.ts';
-
-/** What a device's driver is up to. */
-export const DRIVER = {
-  none: 0,
-  /** kernel DMA is granted, the probe has not ended */
-  probing: 1,
-  kernel: 2,
-  vfio: 3,
-  /** manages its DMA itself and does nothing: pci-stub, pcieport */
-  stub: 4,
-  /** vfio-pci is being unbound and waits for user space */
-  leaving: 5,
-} as const;
-
-/** What stands behind an open group file. */
-export const MODE = { none: 0, container: 1, type1: 2, iommufd: 3 } as const;
-
-/** A descriptor of a device's node. */
-export const CDEV = { closed: 0, open: 1, bound: 2 } as const;
+  emptyGroup,
+  placeMember,
+  transferDevice,
+  transferGroup,
+  transferSubgroup,
+  type DeviceNames,
+  type GroupNames,
+} from '../iommu/group-state.ts';
+import type { OwnershipRule, ProfileName } from '../iommu/profile.ts';
+import {
+  finishRelease,
+  joinBus,
+  leaveBus,
+  release,
+  transferBusDevice,
+  type BusDevice,
+  type BusDeviceNames,
+} from '../kernel/driver-state.ts';
+import type { IommufdBinding, IommufdContext } from '../vfio/iommufd.ts';
+import { isRegistered } from '../vfio/registration.ts';
+import type { DeviceOpen, VfioDevice, VfioGroup } from '../vfio/state.ts';
+import {
+  transferContainer,
+  transferDeviceOpen,
+  transferGroupOpen,
+  transferVfioDevice,
+  transferVfioGroup,
+  type VfioDeviceNames,
+  type VfioGroupNames,
+} from '../vfio/state-transfer.ts';
+import type { Type1 } from '../vfio/type1/type1.ts';
+import { at, item, Packing, permutations } from './cells.ts';
+import { Inventory } from './inventory.ts';
+import { CheckedBinding, transferAttachments, type CheckedIommufd } from './iommufd.ts';
+import type { CheckBounds, CheckMachine } from './model.ts';
+import { Row } from './row.ts';
+import { Slots } from './slots.ts';
 
 export type WorldOptions = {
   readonly profile: ProfileName;
@@ -49,143 +57,142 @@ export type WorldOptions = {
   readonly rulesOff: ReadonlySet<OwnershipRule>;
 };
 
-const NOBODY = { name: 'nobody' };
+/** What the container of a group is up to. */
+export type Behind = 'nothing' | 'container' | 'type1' | 'iommufd';
+
+/** The one PASID that users attach. */
+export const THE_PASID = 1;
+
+/** Values of driver_override that are a state of their own. */
+export const OVERRIDES = ['vfio-pci', 'pci-stub'] as const;
+
+const ignore = (): void => undefined;
+
+// Setting the length of an array that is empty already costs as much as emptying one.
+function empty(list: unknown[]): void {
+  if (list.length > 0) list.length = 0;
+}
+
+/** What the rows of one device refer to. */
+type Names = {
+  readonly bus: BusDeviceNames;
+  readonly iommu: DeviceNames;
+  readonly vfio: VfioDeviceNames;
+  readonly attachments: { readonly hwptIds: Known<number>; readonly pasids: readonly number[] };
+};
 
 export class World {
   readonly machine: CheckMachine;
   readonly options: WorldOptions;
+  readonly inventory: Inventory;
   readonly packing: Packing;
-  readonly users: readonly { readonly name: string }[];
-  /** a container on group g as owner */
-  readonly cookies: readonly { readonly name: string }[];
-  readonly devices: readonly IommuDevice[];
-  readonly groups: IommuGroup[] = [];
-
-  // The doors, by device, by user and device, by group. Public: actions.ts and invariants.ts work on them.
-  readonly present: Uint8Array;
-  readonly driver: Uint8Array;
-  readonly override: Uint8Array;
-  /** bound to this user's IOMMUFD, plus 1 */
-  readonly context: Uint8Array;
-  /** attached to IOAS 0 or 1 of that user, plus 1 */
-  readonly attached: Uint8Array;
-  /** the same for its one PASID */
-  readonly pasid: Uint8Array;
-  readonly cdev: Uint8Array;
-  readonly groupDevice: Uint8Array;
-  /** who has the group file open, plus 1 */
-  readonly file: Uint8Array;
-  readonly mode: Uint8Array;
-  /** the descriptor is closed, devices hold the file */
+  /** by device; one that is plugged is another one */
+  readonly bus: BusDevice[];
+  /** by user and device: opens of nodes, and opens through group files */
+  readonly nodes: (DeviceOpen | undefined)[];
+  readonly groupDevices: (DeviceOpen | undefined)[];
+  /** by group, while its file is open: who opened it, and whether the descriptor is closed and devices hold the file */
+  readonly file: (number | undefined)[];
   readonly lingering: Uint8Array;
+  /** by device: it goes as soon as its driver has let go */
+  readonly removing: Uint8Array;
 
+  readonly #slots: Slots;
+  readonly #io = new Row();
   readonly #row: Uint8Array;
   readonly #scratch: Uint8Array;
-  readonly #table: GroupTable;
-  readonly #domains: readonly Domain[];
-  readonly #defaults: readonly Domain[];
-  readonly #handles: readonly { domain: Domain | undefined }[];
-  readonly #blocked: Domain;
-  readonly #subgroups: Subgroup[][] = [];
+  readonly #deviceNames: readonly Names[];
+  readonly #groupNames: readonly GroupNames[];
+  readonly #vfioGroupNames: readonly VfioGroupNames[];
+  readonly #contexts: readonly Known<IommufdContext>[];
+  readonly #types: readonly Known<Type1>[];
+  readonly #hwptIds: Known<number>;
+  readonly #fileOwners: Known<number>;
+  readonly #hasSubgroups: boolean;
 
   constructor(machine: CheckMachine, options: WorldOptions) {
     this.machine = machine;
     this.options = options;
-    const { users } = options.bounds;
-    const count = machine.devices.length;
-    const groups = 1 + Math.max(...machine.devices.map(({ group }) => group));
-    this.users = Array.from({ length: users }, (_, u) => ({ name: `user ${'XYZW'[u] ?? u}` }));
-    this.cookies = Array.from({ length: groups }, (_, g) => ({
-      name: `the container of group ${g}`,
+    this.inventory = new Inventory(machine, options);
+    this.#slots = new Slots(this.inventory);
+    const { users, devices, groups } = this.inventory;
+    this.#hasSubgroups = options.profile === 'subgroup';
+    this.bus = devices.map((_, d) => this.inventory.busDevice(d));
+    this.nodes = Array.from({ length: users.length * devices.length }, () => undefined);
+    this.groupDevices = [...this.nodes];
+    this.file = groups.map(() => undefined);
+    this.lingering = new Uint8Array(groups.length);
+    this.removing = new Uint8Array(devices.length);
+    this.#hwptIds = new Known(Array.from({ length: options.bounds.ioases }, (_, i) => i + 1));
+    this.#fileOwners = new Known(
+      users.map((_, u) => u),
+      { holds: 'user' },
+    );
+    this.#contexts = users.map((user) => only<IommufdContext>(user));
+    this.#types = this.#slots.type1s.map(({ type1 }) => only(type1));
+    this.#deviceNames = devices.map((_, d) => this.#namesOf(d));
+    this.#groupNames = groups.map((_, g) => this.#namesOfGroup(g));
+    this.#vfioGroupNames = groups.map((group, g) => ({
+      iommuGroups: only(group),
+      opens: only(item(this.#slots.groupOpens, g)),
+      containers: new Known(this.inventory.containers, { holds: 'user' }),
+      contexts: new Known<IommufdContext>(users, { holds: 'user' }),
     }));
-    const ops = this.#makeOps();
-    this.#blocked = ops.blockedDomain ?? new BareDomain({ kind: 'blocked', name: '' }, {});
-    this.#defaults = Array.from(
-      { length: groups },
-      () => new BareDomain({ kind: 'dma', name: 'the default domain' }, {}, ops),
-    );
-    this.#domains = Array.from(
-      { length: users * DOMAINS_PER_USER },
-      (_, i) => new BareDomain({ kind: 'unmanaged', name: this.#domainName(i) }, {}, ops),
-    );
-    this.#handles = Array.from({ length: count * 2 }, () => ({ domain: undefined }));
-    this.#table = new GroupTable({
-      profile: PROFILES[options.profile],
-      rulesOff: options.rulesOff,
-    });
-    for (let g = 0; g < groups; g++) this.groups.push(this.#table.alloc());
-    for (const group of this.groups) {
-      this.#subgroups.push(Array.from({ length: count + 1 }, () => new Subgroup(group)));
-    }
-    this.devices = machine.devices.map((spec) => makeDevice(spec, ops));
-    [this.present, this.driver, this.override, this.context] = columns(count, 4);
-    [this.attached, this.pasid] = columns(count, 2);
-    [this.cdev, this.groupDevice] = columns(count * users, 2);
-    [this.file, this.mode, this.lingering] = columns(groups, 3);
-    const cells = this.#layOut(groups);
+    this.#clear();
+    this.#transfer();
+    this.#io.layOut();
+    const { cells } = this.#io;
     this.packing = new Packing(cells, this.#renamings());
     this.#row = new Uint8Array(cells.length);
     this.#scratch = new Uint8Array(cells.length);
   }
-
-  #domainName(i: number): string {
-    const user = this.users[Math.floor(i / DOMAINS_PER_USER)] ?? NOBODY;
-    const which = ['IOAS 1', 'IOAS 2', 'container'][i % DOMAINS_PER_USER] ?? '';
-    return `the ${which} of ${user.name}`;
-  }
-
-  // Default domains come and go with the group's first and last member, but stay the same objects.
-  #makeOps(): IommuOps {
+  #namesOf(d: number): Names {
+    const { inventory } = this;
+    const { users } = inventory;
+    const spec = item(this.machine.devices, d);
+    const { vfioPci, pciStub } = inventory;
+    const pasids = spec.pasid ? [THE_PASID] : [];
     return {
-      name: 'checked',
-      capable: () => true,
-      blockedDomain: new BareDomain({ kind: 'blocked', name: 'the blocking domain' }, {}),
-      allocPaging: (device) => {
-        const index = this.devices.indexOf(device);
-        return item(this.#defaults, this.machine.devices[index]?.group ?? 0);
+      bus: {
+        drivers: new Known([item(inventory.kernelDrivers, d), vfioPci, pciStub]),
+        overrides: new Known<string>(this.options.bounds.override ? OVERRIDES : []),
       },
+      iommu: {
+        domains: inventory.domains(spec.group),
+        groups: only(this.groupOf(d)),
+        kernelDrivers: only(spec.kernelDriver),
+        pasids,
+      },
+      vfio: {
+        whenIdle: only(() => {
+          finishRelease(item(this.bus, d), ignore, () => {
+            this.#released(d);
+          });
+        }),
+        bindings: new Known<IommufdBinding>(
+          users.map(({ bindings }) => item(bindings, d)),
+          { holds: 'user' },
+        ),
+        pasids,
+      },
+      attachments: { hwptIds: this.#hwptIds, pasids },
     };
   }
 
-  #layOut(groups: number): CellSpec[] {
-    const cells: CellSpec[] = [];
-    const { bounds } = this.options;
-    this.machine.devices.forEach((spec, device) => {
-      const add = (name: string, bits: number, holds?: 'user' | 'domain'): void => {
-        cells.push(holds === undefined ? { name, bits, device } : { name, bits, device, holds });
-      };
-      add('present', 1);
-      add('member', 1);
-      add('driver', 3);
-      if (bounds.override) add('override', 2);
-      if (this.#hasSubgroups) add('alone', 1);
-      add('hardware', 4, 'domain');
-      add('subgroupDomain', 4, 'domain');
-      add('subgroupHandle', 4, 'domain');
-      add('context', 3, 'user');
-      add('attached', 2);
-      if (spec.ats) add('blocked', 1);
-      if (spec.pasid) {
-        add('pasid', 2);
-        add('pasidDomain', 4, 'domain');
-        add('pasidHardware', 4, 'domain');
-      }
-      for (let user = 0; user < bounds.users; user++) {
-        cells.push({ name: 'cdev', bits: 2, device, user });
-        if (bounds.groupFiles) cells.push({ name: 'groupDevice', bits: 1, device, user });
-      }
-    });
-    for (let group = 0; group < groups; group++) {
-      cells.push({ name: 'owner', bits: 3, group, holds: 'user' });
-      cells.push({ name: 'cookie', bits: 1, group }, { name: 'count', bits: 4, group });
-      cells.push({ name: 'file', bits: 3, group, holds: 'user' });
-      cells.push({ name: 'mode', bits: 2, group }, { name: 'lingering', bits: 1, group });
-    }
-    return cells;
+  #namesOfGroup(g: number): GroupNames {
+    const { inventory, machine } = this;
+    return {
+      domains: inventory.domains(g),
+      defaultDomains: only(inventory.defaultDomain(g)),
+      blockingDomain: inventory.blockingDomain,
+      owners: inventory.owners(item(this.#slots.vfioGroups, g)),
+      pasids: machine.devices.some(({ pasid }) => pasid) ? [NO_PASID, THE_PASID] : [NO_PASID],
+      handle: { domain: undefined },
+    };
   }
 
   #renamings(): { users: number[]; devices: number[] }[] {
-    const users = permutations(this.users.map(() => 'user'));
+    const users = permutations(this.inventory.users.map(() => 'user'));
     const alike = this.machine.devices.map(({ requesterIds, ...spec }) =>
       JSON.stringify({
         ...spec,
@@ -204,56 +211,88 @@ export class World {
     return users.length > 1;
   }
 
-  get deviceCount(): number {
-    return this.devices.length;
+  get users(): readonly CheckedIommufd[] {
+    return this.inventory.users;
+  }
+
+  get devices(): readonly IommuDevice[] {
+    return this.inventory.devices;
+  }
+
+  get groups(): readonly IommuGroup[] {
+    return this.inventory.groups;
   }
 
   groupIndex(device: number): number {
-    return this.machine.devices[device]?.group ?? 0;
+    return this.inventory.groupIndex(device);
   }
 
   groupOf(device: number): IommuGroup {
     return item(this.groups, this.groupIndex(device));
   }
 
+  isPresent(device: number): boolean {
+    return this.bus[device]?.listed === true;
+  }
+
   isMember(device: number): boolean {
     return this.devices[device]?.group !== undefined;
   }
 
-  /** Index of a user's or device's entry in {@link cdev} and {@link groupDevice}. */
+  /** Index of a user's and device's entry in {@link nodes} and {@link groupDevices}. */
   slot(user: number, device: number): number {
     return user * this.devices.length + device;
   }
 
-  subgroupOf(device: number): Subgroup {
-    const entry = item(this.devices, device);
-    return entry.requireGroup().subgroupOf(entry);
+  /** A device as VFIO has it; also one that is open although its driver is gone. */
+  vfioDevice(device: number): VfioDevice | undefined {
+    const iommu = this.devices[device];
+    const { devices } = this.inventory.table;
+    const own = devices[device];
+    if (own?.iommu === iommu) return own;
+    for (const each of devices) if (each?.iommu === iommu) return each;
+    for (let u = 0; u < this.users.length; u++) {
+      const slot = this.slot(u, device);
+      const open = this.nodes[slot] ?? this.groupDevices[slot];
+      if (open !== undefined) return open.device;
+    }
+    return undefined;
   }
 
-  /** @param which 0 or 1 an IOAS, 2 the container */
-  userDomain(user: number, which: number): Domain {
-    return item(this.#domains, user * DOMAINS_PER_USER + which);
+  /** The registered device. */
+  registered(device: number): VfioDevice | undefined {
+    const iommu = this.devices[device];
+    return this.vfioGroup(this.groupIndex(device))?.devices.find((each) => each.iommu === iommu);
+  }
+
+  vfioGroup(group: number): VfioGroup | undefined {
+    const iommuGroup = this.groups[group];
+    const { groups } = this.inventory.table;
+    for (const each of groups) if (each.iommuGroup === iommuGroup) return each;
+    return undefined;
+  }
+
+  /** The user who opened the group file that is open; undefined for none. */
+  holder(group: number): number | undefined {
+    return this.vfioGroup(group)?.opened === undefined ? undefined : this.file[group];
+  }
+
+  behind(group: number): Behind {
+    const vfio = this.vfioGroup(group);
+    if (vfio?.iommufd !== undefined) return 'iommufd';
+    if (vfio?.container === undefined) return 'nothing';
+    return vfio.container.iommu === undefined ? 'container' : 'type1';
+  }
+
+  /** Whose IOMMUFD a device is bound to; undefined for none. */
+  boundTo(device: number): CheckedIommufd | undefined {
+    const binding = this.vfioDevice(device)?.binding;
+    return binding instanceof CheckedBinding ? binding.context : undefined;
   }
 
   /** The number of a domain in rows. */
-  domainNumber(domain: Domain | undefined, group: number): number {
-    if (domain === undefined) return DOMAIN.none;
-    if (domain === this.#blocked) return DOMAIN.blocked;
-    if (domain === this.#defaults[group]) return DOMAIN.default;
-    const index = this.#domains.indexOf(domain);
-    return domainOf(Math.floor(index / DOMAINS_PER_USER), index % DOMAINS_PER_USER);
-  }
-
-  #domain(number: number, group: number): Domain | undefined {
-    if (number === DOMAIN.none) return undefined;
-    if (number === DOMAIN.default) return this.#defaults[group];
-    if (number === DOMAIN.blocked) return this.#blocked;
-    return this.#domains[number - DOMAIN.firstUser];
-  }
-
-  /** One handle per device and kind of attachment: handles are looked at by identity alone. */
-  handle(device: number, pasid: number): { domain: Domain | undefined } {
-    return item(this.#handles, device * 2 + (pasid === NO_PASID ? 0 : 1));
+  domainNumber(domain: Domain | undefined): number {
+    return this.inventory.domainNumber(domain);
   }
 
   /** The beginning: every device that is present is in its group, without driver. @returns its row, packed */
@@ -264,208 +303,238 @@ export class World {
     return this.save();
   }
 
-  /** A device joins its group. Throws Errno: it then has none. */
+  /** A device appears on the bus and joins its group. Throws Errno: it then has none. */
   plug(device: number): void {
-    this.present[device] = 1;
-    probeDevice(item(this.devices, device), () => this.groupOf(device).ref());
+    const added = this.inventory.busDevice(device);
+    this.bus[device] = added;
+    joinBus(added);
+    probeDevice(added.iommu, () => this.groupOf(device).ref());
+  }
+
+  /** A device that was being removed has no driver any more. */
+  #released(device: number): void {
+    if (this.removing[device] === 0) return;
+    const gone = item(this.bus, device);
+    leaveBus(gone);
+    releaseDevice(gone.iommu);
+    this.removing[device] = 0;
+    this.bus[device] = this.inventory.busDevice(device);
+  }
+
+  /** A device is removed, at once or when its driver has let go. */
+  remove(device: number): void {
+    this.removing[device] = 1;
+    release(item(this.bus, device), ignore, () => {
+      this.#released(device);
+    });
+    // Where it must wait, it stays an unbind.
+    this.removing[device] = 0;
   }
 
   /** Packs what the world is. The result is overwritten by the next call. */
   save(): Uint32Array {
-    this.#write(this.#row);
-    return this.packing.pack(this.#row);
+    this.saveRow(this.#scratch);
+    return this.packing.pack(this.#scratch);
+  }
+
+  /** Goes back to what was loaded last. */
+  reload(): void {
+    this.loadRow(this.#row);
   }
 
   /** Whether the world still is what was loaded. */
   isAsLoaded(): boolean {
     const loaded = this.#row;
     const now = this.#scratch;
-    this.#write(now);
+    this.saveRow(now);
     for (let i = 0; i < loaded.length; i++) if (loaded[i] !== now[i]) return false;
     return true;
   }
 
-  #write(row: Uint8Array): void {
-    let i = 0;
-    const { bounds } = this.options;
-    for (let d = 0; d < this.devices.length; d++) {
-      i = this.#saveDevice(row, d, i);
-      for (let u = 0; u < bounds.users; u++) {
-        row[i++] = at(this.cdev, this.slot(u, d));
-        if (bounds.groupFiles) row[i++] = at(this.groupDevice, this.slot(u, d));
-      }
-    }
-    for (let g = 0; g < this.groups.length; g++) {
-      const { owner, ownerCount } = item(this.groups, g);
-      const user = this.users.indexOf(owner ?? NOBODY);
-      row[i++] = user + 1;
-      row[i++] = owner !== undefined && user < 0 ? 1 : 0;
-      row[i++] = ownerCount;
-      row[i++] = at(this.file, g);
-      row[i++] = at(this.mode, g);
-      row[i++] = at(this.lingering, g);
-    }
+  /** Makes the world what a packed row says. */
+  load(words: Uint32Array, offset: number): void {
+    this.packing.unpack(words, offset, this.#row);
+    this.loadRow(this.#row);
   }
 
-  #saveDevice(row: Uint8Array, d: number, from: number): number {
-    const device = item(this.devices, d);
-    const spec = item(this.machine.devices, d);
-    const g = spec.group;
-    const member = device.group !== undefined;
-    const subgroup = member ? this.subgroupOf(d) : undefined;
-    let i = from;
-    row[i++] = at(this.present, d);
-    row[i++] = member ? 1 : 0;
-    row[i++] = at(this.driver, d);
-    if (this.options.bounds.override) row[i++] = at(this.override, d);
-    if (this.#hasSubgroups) row[i++] = subgroup?.members.length === 1 ? 1 : 0;
-    row[i++] = this.domainNumber(device.attached, g);
-    row[i++] = this.domainNumber(subgroup?.domain, g);
-    row[i++] = this.domainNumber(subgroup?.pasidArray.get(NO_PASID)?.domain, g);
-    row[i++] = at(this.context, d);
-    row[i++] = at(this.attached, d);
-    if (spec.ats) row[i++] = device.resetDepth;
-    if (spec.pasid) {
-      row[i++] = at(this.pasid, d);
-      row[i++] = this.domainNumber(subgroup?.pasidArray.get(1)?.domain, g);
-      row[i++] = this.domainNumber(device.pasids.get(1), g);
+  /** The world as a row, in its own names. */
+  saveRow(row: Uint8Array): void {
+    this.#io.begin(false, row);
+    this.#transfer();
+  }
+
+  loadRow(row: Uint8Array): void {
+    this.#clear();
+    this.#io.begin(true, row);
+    this.#transfer();
+  }
+
+  #clear(): void {
+    const { groups, devices, table, containers, users } = this.inventory;
+    for (const group of groups) emptyGroup(group);
+    for (const device of devices) device.group = undefined;
+    empty(table.groups);
+    while (table.devices.length > devices.length) table.devices.pop();
+    for (let d = 0; d < devices.length; d++) table.devices[d] = undefined;
+    for (const container of containers) empty(container.groups);
+    for (const { type1, shared } of this.#slots.type1s) {
+      empty(type1.domains);
+      empty(shared.groups);
     }
-    return i;
+    for (const user of users) user.forgetAttachments();
+  }
+
+  #transfer(): void {
+    for (let d = 0; d < this.devices.length; d++) this.#transferDevice(d);
+    for (let u = 0; u < this.users.length; u++) this.#transferContainer(u);
+    for (let g = 0; g < this.groups.length; g++) this.#transferGroup(g);
+    for (let d = 0; d < this.devices.length; d++) this.#transferVfioDevice(d);
+  }
+
+  #transferDevice(d: number): void {
+    const io = this.#io;
+    const names = item(this.#deviceNames, d);
+    const device = item(this.devices, d);
+    const g = this.groupIndex(d);
+    io.aboutDevice(d);
+    transferBusDevice(item(this.bus, d), io, names.bus);
+    this.removing[d] = io.count('removing', at(this.removing, d), 1);
+    const own = io.loads ? undefined : this.#ownSubgroup(device);
+    const member = io.flag('member', device.group !== undefined);
+    const alone = this.#hasSubgroups && io.flag('alone', own !== undefined);
+    const slots = item(this.#slots.subgroups, g);
+    const place = item(slots, alone ? d + 1 : 0);
+    if (io.loads && member) placeMember(device, place);
+    transferDevice(device, io, names.iommu);
+    if (!this.#hasSubgroups) return;
+    const subgroup = io.loads ? item(slots, d + 1) : (own ?? this.#slots.empty.subgroup);
+    transferSubgroup(subgroup, io, item(this.#groupNames, g));
   }
 
   // Only one subgroup can have several members (subgroups.ts), so it is enough to know who is alone.
-  get #hasSubgroups(): boolean {
-    return this.options.profile === 'subgroup';
+  #ownSubgroup(device: IommuDevice): Subgroup | undefined {
+    if (!this.#hasSubgroups || device.group === undefined) return undefined;
+    const subgroup = device.group.subgroupOf(device);
+    return subgroup.members.length === 1 ? subgroup : undefined;
   }
 
-  /** Makes the world what a packed row says. */
-  load(words: Uint32Array, offset: number): void {
-    const row = this.#row;
-    this.packing.unpack(words, offset, row);
-    let i = 0;
-    const { bounds } = this.options;
-    this.#emptyGroups();
-    for (let d = 0; d < this.devices.length; d++) {
-      i = this.#loadDevice(d, i);
-      for (let u = 0; u < bounds.users; u++) {
-        this.cdev[this.slot(u, d)] = at(row, i++);
-        if (bounds.groupFiles) this.groupDevice[this.slot(u, d)] = at(row, i++);
+  #transferContainer(u: number): void {
+    this.#io.aboutUser(u);
+    transferContainer(item(this.inventory.containers, u), this.#io, item(this.#types, u));
+  }
+
+  #transferGroup(g: number): void {
+    const io = this.#io;
+    const group = item(this.groups, g);
+    const names = item(this.#groupNames, g);
+    io.aboutGroup(g);
+    const together = io.loads ? this.#slots.subgroups[g]?.[0] : this.#sharedSubgroup(group);
+    transferSubgroup(together ?? this.#slots.empty.subgroup, io, names);
+    transferGroup(group, io, names);
+    const found = io.loads ? undefined : this.vfioGroup(g);
+    if (!io.part('VFIO group', found !== undefined)) return;
+    const vfio = io.loads
+      ? item(this.#slots.vfioGroups, g)
+      : (found ?? this.#slots.empty.vfioGroup);
+    transferVfioGroup(vfio, io, item(this.#vfioGroupNames, g));
+    const translated = io.flag('translated', this.#isTranslated(vfio));
+    if (io.loads) this.#placeVfioGroup(vfio, translated);
+    this.#transferFile(g, vfio);
+    io.endPart();
+  }
+
+  #sharedSubgroup(group: IommuGroup): Subgroup | undefined {
+    if (!this.#hasSubgroups) return group.subgroups[0];
+    return group.subgroups.find(({ members }) => members.length > 1);
+  }
+
+  // Who has the descriptor is nothing that VFIO knows. A file whose group is gone is of no use to anyone.
+  #transferFile(g: number, { opened }: VfioGroup): void {
+    const io = this.#io;
+    if (!io.part('group file', opened !== undefined)) return;
+    transferGroupOpen(opened ?? this.#slots.empty.groupOpen, io);
+    this.file[g] = io.one('opened by', this.file[g], this.#fileOwners);
+    this.lingering[g] = io.count('descriptor closed', at(this.lingering, g), 1);
+    io.endPart();
+  }
+
+  #isTranslated({ container, iommuGroup }: VfioGroup): boolean {
+    if (iommuGroup === undefined || container?.iommu === undefined) return false;
+    return container.iommu.domains.some(({ groups }) => groups.includes(iommuGroup));
+  }
+
+  #placeVfioGroup(vfio: VfioGroup, translated: boolean): void {
+    const { container, iommuGroup } = vfio;
+    empty(vfio.devices);
+    this.inventory.table.groups.push(vfio);
+    if (container === undefined || iommuGroup === undefined) return;
+    container.groups.push(vfio);
+    if (!translated || container.iommu === undefined) return;
+    const { shared } = item(this.#slots.type1s, this.inventory.containers.indexOf(container));
+    if (shared.groups.length === 0) container.iommu.domains.push(shared);
+    shared.groups.push(iommuGroup);
+  }
+
+  #transferVfioDevice(d: number): void {
+    const io = this.#io;
+    const { vfio, attachments } = item(this.#deviceNames, d);
+    io.aboutDevice(d);
+    const found = io.loads ? undefined : this.vfioDevice(d);
+    if (io.part('VFIO device', found !== undefined)) {
+      const slots = this.#slots;
+      const device = io.loads ? item(slots.vfioDevices, d) : (found ?? slots.empty.vfioDevice);
+      const registered = this.inventory.table.devices.includes(device);
+      // Gone, and yet open: what unbind-waits-for-users protects from.
+      const gone = io.flag('gone', !registered);
+      transferVfioDevice(device, io, vfio);
+      if (io.loads && !gone) this.#placeVfioDevice(d, device);
+      const { binding } = device;
+      const bound = binding instanceof CheckedBinding ? binding : undefined;
+      transferAttachments(bound, io, attachments);
+      this.#transferOpens(d);
+      io.endPart();
+    } else if (io.loads) {
+      this.#closeAll(d);
+    }
+  }
+
+  #placeVfioDevice(d: number, device: VfioDevice): void {
+    this.inventory.table.devices[d] = device;
+    if (isRegistered(device)) device.group.devices.push(device);
+  }
+
+  #transferOpens(d: number): void {
+    const users = this.users.length;
+    for (let u = 0; u < users; u++) {
+      const slot = this.slot(u, d);
+      this.#io.aboutOpen(u, d);
+      this.#transferOpen(this.nodes, slot, this.#slots.nodeOpens, u);
+      if (this.options.bounds.groupFiles) {
+        this.#transferOpen(this.groupDevices, slot, this.#slots.groupDeviceOpens, u);
       }
     }
-    for (let g = 0; g < this.groups.length; g++) {
-      const group = item(this.groups, g);
-      const user = at(row, i++) - 1;
-      const cookie = at(row, i++) === 1;
-      group.owner = cookie ? this.cookies[g] : this.users[user];
-      group.ownerCount = at(row, i++);
-      this.file[g] = at(row, i++);
-      this.mode[g] = at(row, i++);
-      this.lingering[g] = at(row, i++);
+  }
+
+  #closeAll(d: number): void {
+    for (let u = 0; u < this.users.length; u++) {
+      const slot = this.slot(u, d);
+      this.nodes[slot] = undefined;
+      this.groupDevices[slot] = undefined;
     }
   }
 
-  #emptyGroups(): void {
-    for (const group of this.groups) {
-      group.members.length = 0;
-      group.subgroups.length = 0;
-      group.references = 1;
-      group.defaultDomain = undefined;
-      group.blockingDomain = undefined;
-    }
-  }
-
-  #loadDevice(d: number, from: number): number {
-    const row = this.#row;
-    const spec = item(this.machine.devices, d);
-    const device = item(this.devices, d);
-    const g = spec.group;
-    let i = from;
-    this.present[d] = at(row, i++);
-    const member = at(row, i++) === 1;
-    this.driver[d] = at(row, i++);
-    if (this.options.bounds.override) this.override[d] = at(row, i++);
-    const alone = this.#hasSubgroups && at(row, i++) === 1;
-    device.attached = this.#domain(at(row, i++), g);
-    const subgroupDomain = this.#domain(at(row, i++), g);
-    const subgroupHandle = this.#domain(at(row, i++), g);
-    this.context[d] = at(row, i++);
-    this.attached[d] = at(row, i++);
-    device.resetDepth = spec.ats ? at(row, i++) : 0;
-    device.blocked = device.resetDepth > 0;
-    device.group = undefined;
-    device.orphanOf = this.present[d] === 1 && !member ? this.groupOf(d) : undefined;
-    const subgroup = member ? this.#join(d, alone ? d + 1 : 0) : undefined;
-    if (subgroup !== undefined) {
-      subgroup.domain = subgroupDomain;
-      this.#setHandle(subgroup, NO_PASID, subgroupHandle);
-    }
-    if (spec.pasid) {
-      this.pasid[d] = at(row, i++);
-      const pasidDomain = this.#domain(at(row, i++), g);
-      if (subgroup !== undefined) this.#setHandle(subgroup, 1, pasidDomain);
-      const hardware = this.#domain(at(row, i++), g);
-      if (hardware === undefined) device.pasids.delete(1);
-      else device.pasids.set(1, hardware);
-    }
-    const { driver } = this;
-    const kernel = driver[d] === DRIVER.kernel || driver[d] === DRIVER.probing;
-    device.kernelDriver = kernel ? spec.kernelDriver : undefined;
-    device.requireDirect = member && spec.direct;
-    return i;
-  }
-
-  #join(d: number, subgroupNumber: number): Subgroup {
-    const device = item(this.devices, d);
-    const group = this.groupOf(d);
-    const subgroup = item(item(this.#subgroups, this.groupIndex(d)), subgroupNumber);
-    if (!group.subgroups.includes(subgroup)) {
-      subgroup.members.length = 0;
-      subgroup.pasidArray.clear();
-      subgroup.recoveryCount = 0;
-      group.subgroups.push(subgroup);
-    }
-    device.group = group;
-    group.members.push(device);
-    subgroup.members.push(device);
-    if (device.blocked) subgroup.recoveryCount++;
-    group.references++;
-    group.defaultDomain = this.#defaults[this.groupIndex(d)];
-    group.blockingDomain = this.#blocked;
-    return subgroup;
-  }
-
-  #setHandle(subgroup: Subgroup, key: number, domain: Domain | undefined): void {
-    if (domain !== undefined) subgroup.pasidArray.set(key, { domain, handle: this.#handles[0] });
-  }
-
-  /** Attaches the RID of a device that is bound, as IOMMUFD does: first of its subgroup, or to what the subgroup is on. */
-  attachFirst(device: number, domain: Domain): void {
-    attachGroupHandle(this.subgroupOf(device), domain, this.handle(device, NO_PASID));
-  }
-
-  detachLast(device: number): void {
-    detachGroupHandle(this.subgroupOf(device));
+  #transferOpen(
+    opens: (DeviceOpen | undefined)[],
+    slot: number,
+    slots: readonly DeviceOpen[],
+    user: number,
+  ): void {
+    const io = this.#io;
+    const there = io.part('open', opens[slot] !== undefined);
+    if (io.loads) opens[slot] = there ? slots[slot] : undefined;
+    if (!there) return;
+    const open = opens[slot] ?? this.#slots.empty.deviceOpen;
+    transferDeviceOpen(open, io, item(this.#contexts, user));
+    io.endPart();
   }
 }
-
-function makeDevice(spec: CheckDevice, ops: IommuOps): IommuDevice {
-  return new IommuDevice({
-    name: spec.name,
-    ops,
-    maxPasids: spec.pasid ? 2 : 0,
-    atsSupported: spec.ats,
-    requesterIds: spec.requesterIds,
-    sourceValidated: spec.sourceValidated,
-    reservedRegions: spec.direct ? [{ start: 0n, last: 0xfffn, type: 'direct' }] : [],
-  });
-}
-
-function columns<N extends number>(length: number, count: N): Columns<N> {
-  return Array.from({ length: count }, () => new Uint8Array(length)) as unknown as Columns<N>;
-}
-
-type Columns<N extends number> = N extends 2
-  ? [Uint8Array, Uint8Array]
-  : N extends 3
-    ? [Uint8Array, Uint8Array, Uint8Array]
-    : [Uint8Array, Uint8Array, Uint8Array, Uint8Array];
