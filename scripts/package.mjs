@@ -2,7 +2,7 @@
 // and of the declarations that tsc wrote those that an entry reaches, as a tree, since classes with private fields must be
 // declared once only. The clone's own command runs from dist/src; examples and whoever installs the package get these.
 import { build } from 'esbuild';
-import { cpSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -65,9 +65,16 @@ function copyTypes() {
   }
 }
 
+async function writeManPage() {
+  const { allCommands, packageVersion } = await import(join(source, 'cli', 'main.js'));
+  const { manPage } = await import(join(source, 'cli', 'man.js'));
+  writeFileSync(join(lib, 'uiommu.1'), manPage(await allCommands(), packageVersion()));
+}
+
 /** Makes dist/lib of what tsc has compiled. */
 export async function makePackage() {
   rmSync(lib, { recursive: true, force: true });
   await bundle();
   copyTypes();
+  await writeManPage();
 }

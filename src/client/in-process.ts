@@ -72,8 +72,8 @@ type Described = {
 /** A public function, whose caller is where a refusal is shown to come from. */
 type Caller = (...args: never[]) => unknown;
 
-const IOCTLS = { ...IOMMUFD_IOCTLS, ...VFIO_IOCTLS };
-export type Ioctls = typeof IOCTLS;
+export type Ioctls = typeof IOMMUFD_IOCTLS & typeof VFIO_IOCTLS;
+const IOCTLS: Ioctls = { ...IOMMUFD_IOCTLS, ...VFIO_IOCTLS };
 export type IoctlName = keyof Ioctls;
 /** The struct of an ioctl, decoded, under the C names. What is no struct in C has a field too: `extension`, `container`, `name`. */
 export type IoctlStruct<N extends IoctlName> = Static<Ioctls[N]['struct']>;
