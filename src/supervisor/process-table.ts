@@ -16,6 +16,7 @@ import {
 } from '../os/process.ts';
 import type { ResourceLimits } from '../base/task.ts';
 import type { OpenEntry, Table } from './fds/files.ts';
+import { kept } from './fds/limit.ts';
 import { ClientSpace, type ClientMemory } from './memory/process.ts';
 
 /** Those that Linux 7.3 knows, CAP_CHECKPOINT_RESTORE the last (include/uapi/linux/capability.h). */
@@ -51,7 +52,7 @@ export class ClientProcess {
 
   constructor(pid: number) {
     this.pid = pid;
-    this.pidfd = openProcess(pid);
+    this.pidfd = kept(openProcess(pid));
   }
 
   /** Asked for by its own calls first: what they were then is known when it has ended. */
@@ -211,14 +212,20 @@ export class ProcessTable {
   }
 
   #adopt(tid: number): ClientThread | undefined {
-    const files = openPath(`/proc/${tid}/fd`, O_RDONLY | O_DIRECTORY);
+    const files = kept(openPath(`/proc/${tid}/fd`, O_RDONLY | O_DIRECTORY));
     if (files < 0) return undefined;
     const status = threadStatus(tid);
     if (status === undefined) {
       closeFile(files);
       return undefined;
     }
-    const process = this.#process(status);
+    let process: ClientProcess;
+    try {
+      process = this.#process(status);
+    } catch (error) {
+      closeFile(files);
+      throw error;
+    }
     const thread = new ClientThread(tid, files, process);
     process.threads.add(thread);
     this.#threads.set(tid, thread);

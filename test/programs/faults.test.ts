@@ -290,3 +290,12 @@ test('an open file that went to a process outside of the run is told of once', a
     'uiommu: left behind: /dev/iommu is still open somewhere outside of the run\n',
   );
 });
+
+test('more clients than uiommu has fds for are refused with ENFILE, and the others go on', async (t) => {
+  const program = faultProgram(t, '07-many');
+  if (program === undefined) return;
+  const { stdout, stderr } = await uiommuRun([program, 'procs', '200'], { fileLimit: 300 });
+  const [, good, bad] = /ok (\d+) bad (\d+) errno23:\2\n$/.exec(stdout) ?? [];
+  assert.ok(Number(good) >= 50 && Number(good) + Number(bad) === 200, stdout);
+  assert.equal(stderr, '');
+});

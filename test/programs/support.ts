@@ -27,6 +27,8 @@ export type RunOptions = {
   /** run uiommu and its client as this user (only root may) */
   readonly uid?: number;
   readonly cwd?: string;
+  /** RLIMIT_NOFILE, soft and hard, of uiommu and its client */
+  readonly fileLimit?: number;
   readonly env?: Readonly<Record<string, string>>;
   /** told what the program printed so far, whenever that is more */
   readonly onOutput?: (text: string, uiommu: ChildProcess) => void;
@@ -34,8 +36,10 @@ export type RunOptions = {
 
 /** Runs `uiommu run -- argv` to its end. */
 export function uiommuRun(argv: readonly string[], run: RunOptions = {}): Promise<Outcome> {
-  const { options = [], input = '', uid, cwd = root, env = {}, onOutput } = run;
-  const child = spawn(process.execPath, [bin, 'run', ...options, '--', ...argv], {
+  const { options = [], input = '', uid, cwd = root, env = {}, fileLimit, onOutput } = run;
+  const limit = fileLimit === undefined ? '' : `ulimit -n ${fileLimit}; `;
+  const command = [process.execPath, bin, 'run', ...options, '--', ...argv];
+  const child = spawn('sh', ['-c', `${limit}exec "$@"`, 'sh', ...command], {
     cwd,
     env: { ...process.env, ...env },
     stdio: 'pipe',

@@ -11,6 +11,27 @@ import { fileLimits, setFileLimits } from '../../os/process.ts';
 import type { FileOptions, Listener } from '../../os/seccomp.ts';
 
 const USUAL_LIMIT = 1024;
+/** fds of uiommu that stay free for what it opens in the course of a call. */
+const SPARE = 32;
+const NONE_LEFT: readonly number[] = [-23, -24]; // ENFILE, EMFILE
+
+let ownLimit: number | undefined;
+
+/**
+ * An fd of uiommu that is kept for as long as a client lives. There are a few for each client, and no more clients than there
+ * are fds for: the calls of those that came before must go on to work.
+ * @param fd just opened, or the negative errno
+ * @throws Errno ENFILE, and the fd is closed
+ */
+export function kept(fd: number): number {
+  ownLimit ??= fileLimits(process.pid)?.soft ?? USUAL_LIMIT;
+  if (!NONE_LEFT.includes(fd) && fd < ownLimit - SPARE) return fd;
+  if (fd >= 0) closeFile(fd);
+  throw new Errno(
+    'ENFILE',
+    `uiommu has no fd left for one more client (its limit, RLIMIT_NOFILE, is ${ownLimit})`,
+  );
+}
 
 /** Soft RLIMIT_NOFILE for a client. */
 export function clientFileLimit(): number {

@@ -30,6 +30,7 @@ import {
   type Mapping,
 } from '../../os/process.ts';
 import type { PinnedMemory } from '../../kernel/kernel.ts';
+import { kept } from '../fds/limit.ts';
 import type { Turn } from '../turn.ts';
 import { forgetReadAhead, readAhead } from './read-ahead.ts';
 import { preservePages, type PreservedPages } from './preserve.ts';
@@ -359,7 +360,7 @@ export class ClientSpace implements AddressSpace {
   }
 
   #open(name: string, flags: number): number {
-    const fd = openPath(`/proc/${this.#thread()}/${name}`, flags);
+    const fd = kept(openPath(`/proc/${this.#thread()}/${name}`, flags));
     if (fd >= 0 && this.mayExec) {
       try {
         this.#checkCaller();

@@ -23,6 +23,7 @@ const MEANING: Partial<Record<ErrnoCode, string>> = {
   ENOTDIR: 'Not a directory',
   EISDIR: 'Is a directory',
   EINVAL: 'Invalid argument',
+  ENFILE: 'Too many open files in system',
   EMFILE: 'Too many open files',
   ENOTTY: 'Inappropriate ioctl for device',
   EFBIG: 'File too large',
