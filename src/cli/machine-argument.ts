@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
 import { InputError } from '../base/input-error.ts';
 import { nearestWords } from '../base/nearest.ts';
+import { addressesOf } from '../host/device-names.ts';
 import { readHost } from '../host/read-host.ts';
 import { loadMachine } from '../iommu/load-machine.ts';
 import { BUILTIN_MACHINES } from '../machine/builtin.ts';
@@ -11,6 +12,7 @@ import type { Machine } from '../machine/machine.ts';
 import { formatAddress, parseAddress } from '../machine/pci/address.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
 import { UsageError } from './command.ts';
+import { whatIs } from './pci-words.ts';
 
 const GZIP = [0x1f, 0x8b];
 
@@ -62,19 +64,47 @@ export function chosenMachine(options: {
   return options.machine === undefined ? readHost() : machineFrom(options.machine);
 }
 
-/** The device that somebody means: an address, with or without domain, or a label. */
+/**
+ * The device that somebody means: an address, with or without domain, a slot with one function, or a label; on this host also a
+ * network interface, a disk, or a device file.
+ */
 export function deviceNamed(machine: Machine, written: string): PciDevice {
+  const found = candidates(machine, written);
+  const [first] = found;
+  if (first === undefined) throw new UsageError(unknownDevice(machine, written));
+  if (found.length === 1) return first;
+  const list = found.map((device) => `${device.name} (${whatIs(device)})`).join(', ');
+  throw new UsageError(`"${written}" is several devices; expected one of ${list}`);
+}
+
+function candidates(machine: Machine, written: string): PciDevice[] {
+  const known = [...machine.devices];
   const address = parseAddress(written);
-  const name = address === undefined ? written : formatAddress(address);
-  const found =
-    machine.get(name) ?? [...machine.devices].find(({ facts }) => facts.label === written);
-  if (found !== undefined) return found;
+  if (address !== undefined) return known.filter(({ name }) => name === formatAddress(address));
+  const slot = SLOT.exec(written);
+  if (slot !== null) {
+    const first = parseAddress(`${written}.0`);
+    const start = first && formatAddress(first).slice(0, -1);
+    return known.filter(({ name }) => start !== undefined && name.startsWith(start));
+  }
+  const labelled = known.filter(({ facts }) => facts.label === written);
+  if (labelled.length > 0 || machine.source !== 'host') return labelled;
+  const addresses = addressesOf(written);
+  return known.filter(({ name }) => addresses.includes(name));
+}
+
+// [DOMAIN:]BUS:SLOT without a function
+const SLOT = /^(?:[0-9a-f]{4,8}:)?[0-9a-f]{1,2}:[01]?[0-9a-f]$/i;
+
+function unknownDevice(machine: Machine, written: string): string {
   const known = [...machine.devices];
   const labels = known.map(({ facts }) => facts.label).filter((label) => label !== undefined);
+  const address = parseAddress(written);
+  const name = address === undefined ? written : formatAddress(address);
   const close = nearestWords(name, [...known.map((device) => device.name), ...labels], 3);
   const hint =
     close.length > 0
       ? `did you mean ${close.join(' or ')}?`
       : `uiommu ls shows the ${known.length} devices there are`;
-  throw new UsageError(`there is no device "${written}" in ${machine.name}; ${hint}`);
+  return `there is no device "${written}" in ${machine.name}; ${hint}`;
 }

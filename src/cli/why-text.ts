@@ -28,11 +28,13 @@ export function whyText(all: Report, style: Style): string {
   return `${lines.join('\n')}\n`;
 }
 
-function verdictLine({ device, assessment, view }: Report, style: Style): string {
+function verdictLine({ device, assessment, view, holders }: Report, style: Style): string {
   const what = `${device.name} (${whatIs(device)}, ${idsOf(device)})`;
   switch (assessment.answer) {
     case 'yes':
-      return `${style.good('Yes')}: ${what} can be assigned.`;
+      return (holders?.hiddenProcesses ?? 0) > 0
+        ? `${style.good('Yes')}, as far as could be seen: ${what} can be assigned.`
+        : `${style.good('Yes')}: ${what} can be assigned.`;
     case 'not-yet':
       return `${style.warn('Not yet')}: ${what} could be assigned, but not as it stands.`;
     case 'no':

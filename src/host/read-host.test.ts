@@ -4,6 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import test, { type TestContext } from 'node:test';
+import { assess } from '../explain/assign.ts';
 import { GroupView } from '../iommu/group-view.ts';
 import { loadMachine } from '../iommu/load-machine.ts';
 import { iommuStatus } from '../machine/iommu-status.ts';
@@ -12,8 +13,9 @@ import type { PciDevice } from '../machine/pci/device.ts';
 import { EXT_SERIAL_NUMBER } from '../machine/pci/capabilities.ts';
 import { captureText } from './capture.ts';
 import type { HostRoots } from './files.ts';
-import { HolderIndex, bootFramebuffer } from './holders.ts';
-import { readHost } from './read-host.ts';
+import { HolderIndex, bootFramebuffer, type Held } from './holders.ts';
+import type { NetworkState } from './network.ts';
+import { readHost, remapsInterrupts } from './read-host.ts';
 
 type Options = {
   readonly configBytes?: number;
@@ -230,6 +232,12 @@ test('readHost: a group that the kernel formed otherwise is told', (t) => {
   );
 });
 
+const NOTHING: NetworkState = { addresses: new Map(), defaultRoutes: new Set() };
+
+function alone(name: string, group: number): Held {
+  return { name, group, members: [name] };
+}
+
 test('HolderIndex: mounted disks, stacked ones too, the default route, and open VFIO files', (t) => {
   const host = new FakeHost(t);
   const machine = model();
@@ -257,15 +265,17 @@ test('HolderIndex: mounted disks, stacked ones too, the default route, and open 
   symlinkSync(join(host.roots.dev, 'vfio/1'), host.path('proc/42/fd/7'));
   host.write('proc/43/cmdline', 'secret');
 
-  const index = new HolderIndex(host.roots);
+  const index = new HolderIndex(host.roots, NOTHING);
   assert.deepEqual(
-    index.holdersOf('0000:01:00.0', 0).holders.map(({ sentence, vital }) => [sentence, vital]),
+    index
+      .holdersOf(alone('0000:01:00.0', 0))
+      .holders.map(({ sentence, vital }) => [sentence, vital]),
     [
       ['/dev/nvme0n1 is part of /dev/dm-0', true],
       ['/dev/dm-0 is mounted at /data x', true],
     ],
   );
-  const user = index.holdersOf('0000:02:00.0', 1);
+  const user = index.holdersOf(alone('0000:02:00.0', 1));
   assert.deepEqual(
     user.holders.map(({ kind }) => kind),
     ['vfio-user', 'default-route'],
@@ -285,4 +295,127 @@ test('bootFramebuffer: found by nesting, without addresses', () => {
   ].join('\n');
   assert.equal(bootFramebuffer(iomem, '0000:00:02.0'), 'BOOTFB');
   assert.equal(bootFramebuffer(iomem, '0000:00:03.0'), undefined);
+});
+
+function sentencesOf(index: HolderIndex, held: Held): string[] {
+  return index
+    .holdersOf(held)
+    .holders.map(({ sentence, vital }) => `${vital ? '! ' : ''}${sentence}`);
+}
+
+test('HolderIndex: a disk that is mounted in another mount name space, through a loop device, or as part of a btrfs', (t) => {
+  const host = new FakeHost(t);
+  const machine = model();
+  host.install(machine);
+  const disk = `${host.pathOf(deviceIn(machine, '0000:01:00.0'))}/nvme/nvme0/nvme0n1`;
+  host.write(`${disk}/dev`, '259:0\n');
+  host.link('sys/class/block/nvme0n1', disk);
+  host.write('proc/self/mountinfo', '1 0 8:1 / / rw - ext4 /dev/sda1 rw\n');
+  host.write('proc/77/comm', 'containerd\n');
+  host.write('proc/77/mountinfo', '29 1 259:0 / /data rw - ext4 /dev/nvme0n1 rw\n');
+  const found = (): string[] =>
+    sentencesOf(new HolderIndex(host.roots, NOTHING), alone('0000:01:00.0', 0));
+  assert.deepEqual(found(), [
+    '! /dev/nvme0n1 is mounted at /data in the mount name space of containerd (77)',
+  ]);
+
+  host.write('proc/77/mountinfo', '29 1 7:0 / /data rw - ext4 /dev/loop0 rw\n');
+  host.write('sys/devices/virtual/block/loop0/dev', '7:0\n');
+  host.write('sys/devices/virtual/block/loop0/loop/backing_file', `${host.roots.dev}/nvme0n1\n`);
+  host.link('sys/class/block/loop0', 'sys/devices/virtual/block/loop0');
+  assert.deepEqual(found(), [
+    '! /dev/nvme0n1 is part of /dev/loop0',
+    '! /dev/loop0 is mounted at /data in the mount name space of containerd (77)',
+  ]);
+
+  host.write('proc/77/mountinfo', '');
+  host.write('proc/self/mountinfo', `9 1 0:40 / /pool rw - btrfs ${host.roots.dev}/sdb rw\n`);
+  host.folder('sys/fs/btrfs/uuid/devices/sdb');
+  host.folder('sys/fs/btrfs/uuid/devices/nvme0n1');
+  assert.deepEqual(found(), [
+    '! /dev/nvme0n1 is mounted at /pool',
+    '/dev/nvme0n1 is part of /dev/loop0',
+  ]);
+});
+
+test('HolderIndex: what is built on an interface counts, and one that is not here is somewhere else', (t) => {
+  const host = new FakeHost(t);
+  const machine = model();
+  host.install(machine);
+  const at = host.pathOf(deviceIn(machine, '0000:02:00.0'));
+  host.folder(`${at}/net`);
+  const found = (state: Partial<NetworkState> = {}): string[] =>
+    sentencesOf(new HolderIndex(host.roots, { ...NOTHING, ...state }), alone('0000:02:00.0', 1));
+  assert.match(found()[0] ?? '', /^! .*it is in another network name space$/);
+
+  host.write(`${at}/net/eth0/operstate`, 'up\n');
+  host.link('sys/class/net/eth0', `${at}/net/eth0`);
+  assert.deepEqual(found(), ['network interface eth0 is up']);
+  host.folder('sys/devices/virtual/net/vlan7');
+  host.link('sys/class/net/vlan7', 'sys/devices/virtual/net/vlan7');
+  host.link(`${at}/net/eth0/upper_vlan7`, 'sys/devices/virtual/net/vlan7');
+  assert.deepEqual(found({ addresses: new Map([['vlan7', ['10.0.0.5']]]) }), [
+    '! network interface vlan7 has 10.0.0.5 (eth0 is below it: eth0)',
+  ]);
+  assert.deepEqual(found({ defaultRoutes: new Set(['vlan7']) }), [
+    '! the default route goes over vlan7 (eth0 is a port of it)',
+  ]);
+  host.write(
+    'proc/net/route',
+    'Iface Destination Gateway Flags RefCnt Use Metric Mask\neth0 00000080 0100000A 3 0 0 0 00000080\n',
+  );
+  assert.deepEqual(found(), ['! the default route goes over eth0'], 'half of everything, twice');
+});
+
+test('HolderIndex: a VFIO device that came out of a group is known by its fdinfo, also of a sibling', (t) => {
+  const host = new FakeHost(t);
+  const machine = model();
+  host.install(machine);
+  const at = host.pathOf(deviceIn(machine, '0000:01:00.0'));
+  host.write('proc/42/comm', 'qemu\n');
+  host.folder('proc/42/fd');
+  symlinkSync('anon_inode:[vfio-device]', host.path('proc/42/fd/9'));
+  host.write('proc/42/fdinfo/9', `pos:\t0\nvfio-device-syspath: /${at}\n`);
+  const members = ['0000:00:01.0', '0000:01:00.0'];
+  const index = new HolderIndex(host.roots, NOTHING);
+  assert.deepEqual(sentencesOf(index, { name: '0000:00:01.0', group: 0, members }), [
+    'a VFIO device (0000:01:00.0) is open in qemu (42)',
+  ]);
+  assert.deepEqual(sentencesOf(index, alone('0000:02:00.0', 1)), []);
+});
+
+test('remapsInterrupts: judged by the chips of PCI interrupts', () => {
+  const line = (chip: string): string =>
+    ` 24:          2          0  ${chip}   0-edge      nvme0q0\n`;
+  assert.equal(remapsInterrupts(line('IR-PCI-MSIX-0000:00:03.0')), true);
+  assert.equal(remapsInterrupts(line('IR-PCI-MSI') + line('PCI-MSIX-0000:00:03.0')), false);
+  assert.equal(remapsInterrupts(line('PCI-MSI')), false);
+  assert.equal(remapsInterrupts(line('ITS-PCI-MSIX-0000:01:00.0')), true);
+  assert.equal(remapsInterrupts(line('IO-APIC')), true, 'nothing is known');
+  assert.equal(remapsInterrupts(''), true);
+});
+
+test('readHost: without remapping nothing is assigned, unless the modules allow it; groups of VFIO itself are none', (t) => {
+  const host = new FakeHost(t);
+  host.install(model());
+  host.write('proc/interrupts', ' 24:   2  PCI-MSIX-0000:01:00.0   0-edge   nvme0q0\n');
+  host.write('sys/module/iommufd/parameters/allow_unsafe_interrupts', 'Y\n');
+  const machine = readHost(host.roots);
+  assert.equal(machine.iommus[0]?.interruptRemapping, false);
+  assert.deepEqual(machine.unsafeInterrupts, { type1: false, iommufd: true });
+
+  const made = new FakeHost(t);
+  made.install(model(), { groupType: '' });
+  for (const { id } of new GroupView(model()).groups) {
+    made.write(`sys/kernel/iommu_groups/${id}/name`, 'vfio-noiommu\n');
+  }
+  for (const { name } of model().devices) {
+    rmSync(made.path(`${made.pathOf(deviceIn(model(), name))}/iommu`));
+  }
+  const noiommu = readHost(made.roots);
+  assert.deepEqual(noiommu.iommus, [], 'an instance that no device is linked to does not count');
+  assert.equal(new GroupView(noiommu).groups.length, 0);
+  const { answer, obstacles } = assess(noiommu, '0000:01:00.0');
+  assert.equal(answer, 'no');
+  assert.match(obstacles[0]?.step ?? '', /groups are made up by VFIO \(noiommu mode\)/);
 });

@@ -9,6 +9,7 @@
  */
 import { join, relative } from 'node:path';
 import {
+  isNoiommuGroup,
   Machine,
   type DeviceDescription,
   type Iommu,
@@ -60,7 +61,11 @@ export function readHost(roots: HostRoots = HOST_ROOTS): Machine {
     name: readText(roots.proc, 'sys/kernel/hostname') ?? 'host',
     source: 'host',
     acs: 'as-is',
-    iommus: readIommus(roots, groups),
+    iommus: readIommus(roots, groups, descriptions),
+    unsafeInterrupts: {
+      type1: allowsUnsafe(roots, 'vfio_iommu_type1'),
+      iommufd: allowsUnsafe(roots, 'iommufd'),
+    },
     firmwareTables: names(roots.sys, 'firmware/acpi/tables').filter((table) =>
       IOMMU_TABLES.includes(table),
     ),
@@ -189,21 +194,48 @@ const KIND_BY_NAME: readonly (readonly [RegExp, IommuKind])[] = [
   [/virtio/, 'virtio'],
 ];
 
-function readIommus(roots: HostRoots, groups: readonly RecordedGroup[]): Iommu[] {
-  const known = groups.filter(({ type }) => type !== '');
+/** Instances that a device is linked to: a driver may register one that translates for nothing (the selftest's mock). */
+function readIommus(
+  roots: HostRoots,
+  groups: readonly RecordedGroup[],
+  devices: readonly DeviceDescription[],
+): Iommu[] {
+  const real = groups.filter((group) => !isNoiommuGroup(group));
+  const known = real.filter(({ type }) => type !== '');
   const mode: Iommu['mode'] =
     known.length > 0 && known.every(({ type }) => type === 'identity')
       ? 'passthrough'
       : 'translated';
-  const found = names(roots.sys, 'class/iommu').map((name) => ({
-    name,
-    kind: KIND_BY_NAME.find(([pattern]) => pattern.test(name))?.[1] ?? 'other',
-    mode,
-    reserved: [],
-  }));
-  const real = groups.some(({ name }) => name !== 'vfio-noiommu');
+  const interruptRemapping = remapsInterrupts(readText(roots.proc, 'interrupts') ?? '');
+  const linked = new Set(devices.map(({ facts }) => facts?.iommu));
+  const found = names(roots.sys, 'class/iommu')
+    .filter((name) => linked.has(name))
+    .map((name) => ({
+      name,
+      kind: KIND_BY_NAME.find(([pattern]) => pattern.test(name))?.[1] ?? 'other',
+      mode,
+      interruptRemapping,
+      reserved: [],
+    }));
   // Some drivers register no instance; that devices have groups shows that something translates.
-  return found.length === 0 && real
-    ? [{ name: 'iommu', kind: 'other', mode, reserved: [] }]
+  return found.length === 0 && real.length > 0
+    ? [{ name: 'iommu', kind: 'other', mode, interruptRemapping, reserved: [] }]
     : found;
+}
+
+/**
+ * Interrupts of PCI devices pass a remapping table, as far as the chips of x86 show it: "IR-PCI-MSIX-…" where they do. Chips of other
+ * platforms (ITS) isolate by themselves; where no PCI device has an interrupt nothing is known, and nothing is refused.
+ * @param text /proc/interrupts
+ */
+export function remapsInterrupts(text: string): boolean {
+  const chips = [...text.matchAll(/^\s*\d+:(?:\s+\d+)*\s+(\S*PCI-MSI\S*)/gm)].map(
+    ([, chip = '']) => chip,
+  );
+  return chips.every((chip) => !chip.startsWith('PCI-MSI'));
+}
+
+function allowsUnsafe(roots: HostRoots, module: string): boolean {
+  const value = readText(roots.sys, 'module', module, 'parameters/allow_unsafe_interrupts');
+  return value === 'Y' || value === '1';
 }

@@ -151,7 +151,10 @@ function vfioUsers(machine: Machine, view: GroupView): Map<number, string[]> {
   if (machine.source !== 'host') return users;
   const index = new HolderIndex();
   for (const group of view.groups) {
-    const open = group.members.flatMap(({ name }) => index.holdersOf(name, group.id).holders);
+    const members = group.members.map(({ name }) => name);
+    const open = members.flatMap(
+      (name) => index.holdersOf({ name, group: group.id, members }).holders,
+    );
     const sentences = [
       ...new Set(open.filter(({ kind }) => kind === 'vfio-user').map(({ sentence }) => sentence)),
     ];

@@ -1,8 +1,11 @@
 /** `uiommu why DEVICE`: can it be assigned, by which interface, and if not: what refuses, and what to do about it. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { assess, commandsFor, type Assignability, type Guard } from '../../explain/assign.ts';
 import { kernelDriver } from '../../explain/use.ts';
 import { planSplit, type SplitPlan } from '../../explain/split.ts';
-import { HolderIndex, type Holders } from '../../host/holders.ts';
+import { HOST_ROOTS } from '../../host/files.ts';
+import { HolderIndex, type Held, type Holders } from '../../host/holders.ts';
 import { interfacesOf, type InterfaceState } from '../../host/interfaces.ts';
 import { GroupView } from '../../iommu/group-view.ts';
 import { reasonsBetween, roleOf } from '../../iommu/group-reasons.ts';
@@ -29,7 +32,8 @@ interfaces, the display of the boot screen.
 The answer is that of a claim that is tried on the booted machine, as under uiommu run. Commands are printed only where
 they end in a claim and harm nothing that this host needs.
 
-DEVICE is an address (0000:01:00.0, or 01:00.0 in domain 0) or a label of a machine file.
+DEVICE is an address (0000:01:00.0, or 01:00.0 in domain 0; a slot like 00:1f where it has one function), a label of a machine file, and
+on this host also a network interface (eth0), a disk (nvme0n1) or a device file (/dev/sda).
 
   --host, -m MACHINE, --profile P, --json, --color WHEN    as for uiommu ls
 
@@ -37,6 +41,7 @@ Exit status: 0 it can be assigned as it stands, 1 it cannot (yet), 2 wrong usage
 
 examples:
   uiommu why 01:00.0                 on this computer
+  uiommu why eth0                    the same by the name of its interface
   uiommu why -m pc GPU               on the built-in machine
   uiommu why 01:00.0 && start-vm     only if nothing is in the way
 `;
@@ -69,18 +74,25 @@ function report(machine: Machine, profile: ProfileName, device: PciDevice): Repo
     view,
     system,
     assessment,
-    commands: commandsFor(assessment),
+    commands: commandsOnHost(machine, commandsFor(assessment)),
     plan: shared && view.explained ? planSplit(machine, device, profile) : undefined,
-    holders: index?.holdersOf(device.name, id),
+    holders: index?.holdersOf(heldBy(view, device)),
     interfaces: id === undefined ? [] : interfacesOf(machine, device.name, id),
   };
+}
+
+/** vfio-pci has to be there before a device can name it. */
+function commandsOnHost({ source }: Machine, commands: readonly string[]): readonly string[] {
+  const loaded = source !== 'host' || existsSync(join(HOST_ROOTS.sys, 'bus/pci/drivers/vfio-pci'));
+  return loaded || commands.length === 0 ? commands : ['modprobe vfio-pci', ...commands];
 }
 
 /** Somebody has the group open already, or this system needs what a step would take away. */
 function guardsOf(index: HolderIndex, view: GroupView, touched: readonly string[]): Guard[] {
   return touched.flatMap((name) => {
     const device = view.machine.get(name);
-    const { holders } = index.holdersOf(name, device && view.idOf(device));
+    if (device === undefined) return [];
+    const { holders } = index.holdersOf(heldBy(view, device));
     return holders.flatMap(({ kind, sentence, vital }): Guard[] => {
       if (kind === 'vfio-user') {
         const step = 'end that process, or let it close the file';
@@ -91,6 +103,11 @@ function guardsOf(index: HolderIndex, view: GroupView, touched: readonly string[
       return [{ rule: 'vital', sentence: `this system needs ${name}: ${sentence}`, step }];
     });
   });
+}
+
+function heldBy(view: GroupView, device: PciDevice): Held {
+  const members = view.membersWith(device).map(({ name }) => name);
+  return { name: device.name, group: view.idOf(device), members };
 }
 
 function jsonOutput(all: Report): string {
