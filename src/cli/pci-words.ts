@@ -1,4 +1,5 @@
 /** Names of PCI classes (PCI Code and ID Assignment 1.11), short enough for a column. */
+import { pciNames } from '../host/pci-ids.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
 import { roleOf } from '../iommu/group-reasons.ts';
 
@@ -51,6 +52,13 @@ const CLASSES: Readonly<Record<number, string>> = {
 export function idsOf(device: PciDevice): string {
   const hex = (value: number): string => value.toString(16).padStart(4, '0');
   return `${hex(device.vendor)}:${hex(device.device)}`;
+}
+
+const NAMES = pciNames();
+
+/** "Intel Corporation I210 Gigabit Network Connection", where this system has a list of names that has it. */
+export function nameOf({ vendor, device }: PciDevice): string | undefined {
+  return NAMES.nameOf(vendor, device);
 }
 
 /** What it is, for a column: class of an ordinary device, role of a bridge. */

@@ -8,7 +8,7 @@ import { iommuStatus } from '../machine/iommu-status.ts';
 import { managedDriver } from '../machine/drivers.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
 import type { Report } from './commands/why.ts';
-import { idsOf, whatIs } from './pci-words.ts';
+import { idsOf, nameOf, whatIs } from './pci-words.ts';
 import type { Style } from './style.ts';
 
 export function whyText(all: Report, style: Style): string {
@@ -29,7 +29,9 @@ export function whyText(all: Report, style: Style): string {
 }
 
 function verdictLine({ device, assessment, view, holders }: Report, style: Style): string {
-  const what = `${device.name} (${whatIs(device)}, ${idsOf(device)})`;
+  const name = nameOf(device);
+  const known = name === undefined ? '' : `, ${name}`;
+  const what = `${device.name} (${whatIs(device)}, ${idsOf(device)}${known})`;
   switch (assessment.answer) {
     case 'yes':
       return (holders?.hiddenProcesses ?? 0) > 0

@@ -23,6 +23,7 @@ function uiommu(
   const { input, uid } = options;
   const result = spawnSync(process.execPath, [PROGRAM, ...args], {
     encoding: 'utf8',
+    maxBuffer: 2 ** 24,
     ...(input === undefined ? {} : { input }),
     ...(uid === undefined ? {} : { uid, gid: uid }),
     env: { ...process.env, NO_COLOR: '1' },

@@ -11,7 +11,7 @@ import type { PciBus, PciDevice } from '../../machine/pci/device.ts';
 import { UsageError, type Command } from '../command.ts';
 import { chosenMachine } from '../machine-argument.ts';
 import { MACHINE_OPTIONS, chosenProfile, parseOptions } from '../options.ts';
-import { idsOf, whatIs } from '../pci-words.ts';
+import { idsOf, nameOf, whatIs } from '../pci-words.ts';
 import { chosenStyle, type Style } from '../style.ts';
 import { print } from '../output.ts';
 
@@ -113,12 +113,13 @@ function tree({ machine, view, system }: Shown, style: Style): string[] {
     for (const { tree: drawn, device } of rows) {
       const id = view.idOf(device);
       const use = dmaUse(system, device.name);
-      const name = `${style.dim(drawn)}${device.name}${' '.repeat(Math.max(0, width - drawn.length - device.name.length))}`;
+      const name = nameOf(device);
+      const place = `${style.dim(drawn)}${device.name}${' '.repeat(Math.max(0, width - drawn.length - device.name.length))}`;
       const group = (id === undefined ? '-' : String(id)).padStart(5);
       const driver = (device.facts.driver ?? '-').padEnd(driverWidth);
       const label = device.facts.label === undefined ? '' : `  "${device.facts.label}"`;
       lines.push(
-        `${name}  ${group}  ${paintUse(use, style, 6)}  ${driver}  ${style.dim(idsOf(device))}  ${whatIs(device)}${label}`,
+        `${place}  ${group}  ${paintUse(use, style, 6)}  ${driver}  ${style.dim(idsOf(device))}  ${whatIs(device)}${label}${name === undefined ? '' : `  ${style.dim(name)}`}`,
       );
     }
   }
@@ -232,6 +233,7 @@ function jsonOutput({ machine, view, system }: Shown): string {
     ids: idsOf(device),
     class: device.classCode.toString(16).padStart(6, '0'),
     what: whatIs(device),
+    name: nameOf(device) ?? null,
     role: roleOf(device),
     label: device.facts.label ?? null,
     behind: device.bus.self?.name ?? null,

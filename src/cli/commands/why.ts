@@ -17,7 +17,7 @@ import type { PciDevice } from '../../machine/pci/device.ts';
 import { UsageError, type Command } from '../command.ts';
 import { chosenMachine, deviceNamed } from '../machine-argument.ts';
 import { MACHINE_OPTIONS, chosenProfile, parseOptions } from '../options.ts';
-import { idsOf, whatIs } from '../pci-words.ts';
+import { idsOf, nameOf, whatIs } from '../pci-words.ts';
 import { chosenStyle } from '../style.ts';
 import { whyText } from '../why-text.ts';
 import { print } from '../output.ts';
@@ -115,6 +115,7 @@ function jsonOutput(all: Report): string {
   const shown = {
     device: device.name,
     what: whatIs(device),
+    name: nameOf(device) ?? null,
     role: roleOf(device),
     ids: idsOf(device),
     driver: device.facts.driver ?? null,
