@@ -7,6 +7,8 @@ import { addressesOf } from '../host/device-names.ts';
 import { readHost } from '../host/read-host.ts';
 import { loadMachine } from '../iommu/load-machine.ts';
 import { BUILTIN_MACHINES } from '../machine/builtin.ts';
+import { isKernelLog, kernelLogAsFile } from '../machine/file/kernel-log.ts';
+import { isLspci, lspciAsFile } from '../machine/file/lspci.ts';
 import { parseDump } from '../machine/file/recording.ts';
 import type { Machine } from '../machine/machine.ts';
 import { formatAddress, parseAddress } from '../machine/pci/address.ts';
@@ -16,16 +18,26 @@ import { whatIs } from './pci-words.ts';
 
 const GZIP = [0x1f, 0x8b];
 
-/** Reads a machine file, a capture or a recording, also compressed; "-" is standard input; or a built-in machine. */
+/**
+ * Reads a machine file, a capture, a recording, what lspci prints, or a kernel log, also compressed; "-" is standard input; or a
+ * built-in machine.
+ */
 export function machineFrom(file: string): Machine {
   const builtin = Object.hasOwn(BUILTIN_MACHINES, file) ? BUILTIN_MACHINES[file] : undefined;
   const text = builtin ?? readText(file);
   try {
-    return isRecording(text) ? parseDump(text, file) : loadMachine(text, file);
+    return machineOf(text, file);
   } catch (error) {
     if (error instanceof InputError) throw new UsageError(error.message);
     throw error;
   }
+}
+
+function machineOf(text: string, file: string): Machine {
+  if (isRecording(text)) return parseDump(text, file);
+  if (isLspci(text)) return loadMachine(lspciAsFile(text, file), file);
+  if (isKernelLog(text)) return loadMachine(kernelLogAsFile(text, file), file);
+  return loadMachine(text, file);
 }
 
 function readText(file: string): string {

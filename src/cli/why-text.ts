@@ -15,6 +15,7 @@ export function whyText(all: Report, style: Style): string {
   const { view, device } = all;
   const lines = [
     verdictLine(all, style),
+    ...nameLines(device, style),
     ...all.assessment.obstacles.flatMap((obstacle) => obstacleLines(obstacle, style)),
     ...commandLines(all),
     ...interfaceLines(all, style),
@@ -29,9 +30,7 @@ export function whyText(all: Report, style: Style): string {
 }
 
 function verdictLine({ device, assessment, view, holders }: Report, style: Style): string {
-  const name = nameOf(device);
-  const known = name === undefined ? '' : `, ${name}`;
-  const what = `${device.name} (${whatIs(device)}, ${idsOf(device)}${known})`;
+  const what = `${device.name} (${whatIs(device)}, ${idsOf(device)})`;
   switch (assessment.answer) {
     case 'yes':
       return (holders?.hiddenProcesses ?? 0) > 0
@@ -42,6 +41,11 @@ function verdictLine({ device, assessment, view, holders }: Report, style: Style
     case 'no':
       return `${style.bad('No')}: ${what} cannot be assigned on ${view.machine.name}.`;
   }
+}
+
+function nameLines(device: PciDevice, style: Style): string[] {
+  const name = nameOf(device);
+  return name === undefined ? [] : [style.dim(`  ${name}`)];
 }
 
 function obstacleLines({ rule, calls, code, sentence, step }: Obstacle, style: Style): string[] {

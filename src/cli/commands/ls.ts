@@ -28,8 +28,8 @@ Devices of one group share requester IDs, or can do peer-to-peer DMA that bypass
 together or not at all. Groups of more than one device are listed below the tree with the reason.
 
   --host           this computer, as any user (default). Root also sees the reasons
-  -m MACHINE       a machine file, a capture, a recording (also .gz), "-" for standard input,
-                   or one of the built-in machines: pc, selftest
+  -m MACHINE       a machine file, a capture, a recording (also .gz), the output of lspci -vvv or -xxxx, a kernel log,
+                   "-" for standard input, or one of the built-in machines: pc, selftest
   --profile P      linux (default), singleton, shared, subgroup; strict-acs also merges ports of one switch
                    that can reach each other and that Linux leaves apart
   --json           the same and more, as JSON
