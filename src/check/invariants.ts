@@ -8,6 +8,7 @@
 import { NO_PASID } from '../iommu/attach.ts';
 import type { IommuGroup } from '../iommu/group.ts';
 import { hasOwnRequesterIds, isSpoofProof } from '../iommu/subgroups.ts';
+import { verifyGroup } from '../iommu/verify-group.ts';
 import type { DeviceOpen } from '../vfio/state.ts';
 import { DOMAIN, userOfDomain } from './cells.ts';
 import type { CheckedIommufd } from './iommufd.ts';
@@ -198,12 +199,8 @@ function expectedCount(world: World, g: number, group: IommuGroup): number {
 
 function oneDomain(world: World): string | undefined {
   for (const group of world.groups) {
-    for (const { members, domain } of group.subgroups) {
-      const other = members.find((device) => !device.blocked && device.attached !== domain);
-      if (other !== undefined) {
-        return `${other.name} is on ${String(other.attached?.name)}, its group on ${String(domain?.name)}`;
-      }
-    }
+    const wrong = verifyGroup(group);
+    if (wrong !== undefined) return wrong;
   }
   return undefined;
 }

@@ -7,6 +7,7 @@
 import { firstOf, isBefore, lastOf, overlaps, showSpan } from '../base/position.ts';
 import type { Span } from '../base/range-map.ts';
 import { isClaimed } from '../iommu/ownership.ts';
+import { verifyGroup } from '../iommu/verify-group.ts';
 import { Access } from './access.ts';
 import type { Area } from './area.ts';
 import type { Context } from './context.ts';
@@ -39,6 +40,7 @@ export function violations(iommufd: Iommufd): string[] {
     }
   }
   for (const [pages, areas] of uses) checkPages(pages, areas, found);
+  found.push(...iommufd.environment.groups.list().flatMap((group) => verifyGroup(group) ?? []));
   return found;
 }
 
