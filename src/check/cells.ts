@@ -60,7 +60,10 @@ const PLAIN = 0;
 const HOLDS_USER = 1;
 
 export class Packing {
+  /** in the order of the words: what renaming users changes comes first, so that most renamings are out after one word */
   readonly cells: readonly CellSpec[];
+  /** by cell: its place in a row */
+  readonly #place: Uint16Array;
   /** 32-bit words of a packed row */
   readonly words: number;
   readonly #word: Uint16Array;
@@ -73,8 +76,12 @@ export class Packing {
   readonly #best: Uint32Array;
   readonly #trial: Uint32Array;
 
-  constructor(cells: readonly CellSpec[], renamings: readonly Renaming[]) {
+  /** @param row the cells in the order of rows */
+  constructor(row: readonly CellSpec[], renamings: readonly Renaming[]) {
+    const order = row.map((_, i) => i).sort((a, b) => rank(row[a]) - rank(row[b]));
+    const cells = order.flatMap((i) => row[i] ?? []);
     this.cells = cells;
+    this.#place = Uint16Array.from(order);
     this.#word = new Uint16Array(cells.length);
     this.#shift = new Uint8Array(cells.length);
     this.#mask = Uint8Array.from(cells, ({ bits }) => (1 << bits) - 1);
@@ -84,7 +91,7 @@ export class Packing {
     this.words = this.#layOut();
     this.#best = new Uint32Array(this.words);
     this.#trial = new Uint32Array(this.words);
-    this.#plans = renamings.map((renaming) => plan(cells, renaming));
+    this.#plans = renamings.map((renaming) => plan(cells, renaming, this.#place));
   }
 
   // No cell crosses a word.
@@ -146,7 +153,7 @@ export class Packing {
   unpack(words: Uint32Array, offset: number, row: Uint8Array): void {
     for (let i = 0; i < row.length; i++) {
       const word = words[offset + (this.#word[i] ?? 0)] ?? 0;
-      row[i] = (word >>> (this.#shift[i] ?? 0)) & (this.#mask[i] ?? 0);
+      row[this.#place[i] ?? 0] = (word >>> (this.#shift[i] ?? 0)) & (this.#mask[i] ?? 0);
     }
   }
 }
@@ -158,7 +165,11 @@ function renamedDomain(domain: number, users: readonly number[]): number {
   return user < 0 ? domain : domain + ((users[user] ?? user) - user) * DOMAINS_PER_USER;
 }
 
-function plan(cells: readonly CellSpec[], { users, devices }: Renaming): Plan {
+function rank(cell: CellSpec | undefined): number {
+  return cell?.user !== undefined || cell?.holds === 'user' ? 0 : 1;
+}
+
+function plan(cells: readonly CellSpec[], { users, devices }: Renaming, place: Uint16Array): Plan {
   const key = (cell: CellSpec, device?: number, user?: number): string =>
     `${cell.name}/${device ?? '-'}/${user ?? '-'}/${cell.group ?? '-'}`;
   const index = new Map(cells.map((cell, i) => [key(cell, cell.device, cell.user), i]));
@@ -169,7 +180,7 @@ function plan(cells: readonly CellSpec[], { users, devices }: Renaming): Plan {
     const user = cell.user === undefined ? undefined : backUsers[cell.user];
     const from = index.get(key(cell, device, user));
     if (from === undefined) throw new Error(`no cell ${key(cell, device, user)}`);
-    return from;
+    return place[from] ?? 0;
   });
   return {
     source: Uint16Array.from(source),
