@@ -254,6 +254,8 @@ const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
 
 export const EPOLLIN = 1;
+/** told of once for each event, not as long as it lasts */
+export const EPOLLET = 0x8000_0000;
 export const EPOLLERR = 8;
 
 /** A set of descriptors that is itself one descriptor, readable when any of them is. */

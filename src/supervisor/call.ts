@@ -117,7 +117,7 @@ export class Call implements Task {
   }
 
   eventfd(fd: number): Signal {
-    throw new Errno('EBADF', `fd ${fd}: eventfds are not supported here yet`);
+    return this.#context.eventfds.take(this.tid, this.pid, fd);
   }
 
   install(file: OpenFile, options: { readonly cloexec: boolean }): number {

@@ -4,6 +4,7 @@ import type { HostLinks } from './names/host-links.ts';
 import type { Mirror } from './names/mirror.ts';
 import type { Listener } from '../os/seccomp.ts';
 import type { Call } from './call.ts';
+import type { Eventfds } from './fds/eventfds.ts';
 import type { FileTable, OpenEntry } from './fds/files.ts';
 import type { FdCache } from './fds/fd-cache.ts';
 import type { SharedMemories } from './memory/shared.ts';
@@ -15,6 +16,7 @@ export type Context = {
   readonly listener: Listener;
   readonly pending: PendingCalls;
   readonly files: FileTable;
+  readonly eventfds: Eventfds;
   readonly processes: ProcessTable;
   readonly fdCache: FdCache;
   readonly shared: SharedMemories;

@@ -22,7 +22,7 @@ import {
   SECCOMP_RET_USER_NOTIF,
   type Instruction,
 } from '../os/bpf.ts';
-import { FIRST_WINDOW_OFFSET, REGION_OFFSET_PREFIX } from '../base/file-offsets.ts';
+import { FIRST_WINDOW_OFFSET, SECOND_REGION_HIGH } from '../base/file-offsets.ts';
 import { CLONE_FILES, CLONE_THREAD, NR } from '../os/numbers.ts';
 import { KNOWN_NUMBERS } from './fds/fd-cache.ts';
 import { USERFAULTFD_IOC_NEW } from './syscalls/held-back.ts';
@@ -172,8 +172,7 @@ export function buildFilter(streamFloor: number): Uint8Array {
 
     'positioned:',
     ['load', dataHigh(3)],
-    ['and', PREFIX_MASK],
-    ['equal', REGION_OFFSET_PREFIX, 'look'],
+    ['atLeast', SECOND_REGION_HIGH, 'look'],
 
     'stream:',
     ['load', dataLow(0)],

@@ -132,9 +132,10 @@ export class NotifyLoop {
 
   /** Takes in what happened besides calls: files released, processes ended. */
   collect(): void {
-    const { files, processes } = this.#context;
+    const { files, processes, eventfds } = this.#context;
     this.#release(() => {
       files.drain();
+      eventfds.collect();
       // Told of a limited number at a time; each that has ended is not told of again.
       while (processes.processesEnded(files.events.ready()) > 0);
     });

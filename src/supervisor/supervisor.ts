@@ -14,6 +14,7 @@ import { signalPid, signalProcess } from '../os/process.ts';
 import { Listener } from '../os/seccomp.ts';
 import { UnsupportedError } from '../os/unsupported.ts';
 import type { Context, Current } from './context.ts';
+import { Eventfds } from './fds/eventfds.ts';
 import { FileTable } from './fds/files.ts';
 import { buildFilter } from './filter.ts';
 import { clientFileLimit } from './fds/limit.ts';
@@ -160,6 +161,7 @@ export class Supervisor {
       listener,
       pending: new PendingCalls(listener),
       files,
+      eventfds: new Eventfds(files.events),
       processes,
       fdCache: new FdCache(processes),
       shared,

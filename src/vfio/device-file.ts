@@ -4,6 +4,7 @@
  * After drivers/vfio/device_cdev.c, and vfio_device_fops of drivers/vfio/vfio_main.c.
  */
 import { Errno } from '../base/errno.ts';
+import { REGION_OFFSET_SHIFT } from '../base/file-offsets.ts';
 import type {
   MmapGrant,
   MmapRequest,
@@ -120,8 +121,7 @@ export class DeviceFile implements OpenFile {
   }
 }
 
-/** Each region has 1 TiB of file offsets (VFIO_PCI_OFFSET_SHIFT); programs rely on it. */
-const REGION_BYTES = 2 ** 40;
+const REGION_BYTES = 2 ** REGION_OFFSET_SHIFT;
 // Large accesses are made in parts, so that a length that a program made up costs no memory.
 const CHUNK = 65536;
 

@@ -9,6 +9,8 @@ import { root, uiommuRun, type Outcome } from './support.ts';
 
 const CLIENT = join(root, 'dist', 'test', 'programs', 'vfio-client.js');
 const EPERM = -1;
+const EAGAIN = -11;
+const EINVAL = -22;
 const ENOENT = -2;
 
 /** Two functions of one card, in a group of their own (group 1; the port above is group 0). */
@@ -63,6 +65,44 @@ test('machine file: both functions of a card go to one iommufd by their own node
     'attach vfio0': 0,
     'bind vfio1': 0,
     'attach vfio1': 0,
+  });
+  assert.match(outcome.stderr, /nothing was left behind/);
+});
+
+const USED = `kind: pc
+name: used
+devices:
+  - { address: 00:02.0, type: root-port, secondary: 0000:02, driver: pcieport }
+  - address: 02:00.0
+    ids: 10de:1b80
+    driver: vfio-pci
+    msi: 1
+    bars: [{ index: 0, size: 64K, kind: memory32 }]
+`;
+
+test('machine file: a program reads and writes regions, and is told of interrupts through its eventfds', async (t) => {
+  const outcome = await run(t, USED, ['use', 'vfio0']);
+  assert.deepEqual(answers(outcome), {
+    'unbound read': EINVAL,
+    bind: 0,
+    ids: 4,
+    vendor: 0x10de,
+    command: 2,
+    'write BAR 0': 4,
+    'read BAR 0': 4,
+    value: 0x1234_5678,
+    beyond: EINVAL,
+    'set irqs': 0,
+    'first trigger': 0,
+    'second trigger': 0,
+    counter: 8,
+    count: 2,
+    'not an eventfd': EINVAL,
+    ioeventfd: 0,
+    kick: 8,
+    kicked: 4,
+    written: 77,
+    left: EAGAIN,
   });
   assert.match(outcome.stderr, /nothing was left behind/);
 });

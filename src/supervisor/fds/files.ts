@@ -120,8 +120,10 @@ export class OpenEntry {
 const EBADF = -9;
 const EMFILE = -24;
 
-const isStream = (file: OpenFile): boolean =>
-  file.mmap === undefined && (file.read !== undefined || file.write !== undefined);
+/** Its reads or writes are answered here. */
+const isRead = (file: OpenFile): boolean => file.read !== undefined || file.write !== undefined;
+
+const isStream = (file: OpenFile): boolean => file.mmap === undefined && isRead(file);
 
 export class FileTable {
   /** Readable whenever {@link drain} has something to do, and when a watched process ended. */
@@ -183,10 +185,9 @@ export class FileTable {
     const storage = this.#storage(file, flags);
     const entry = new OpenEntry(file, path, storage);
     this.#add(entry, storage.watch);
-    const number =
-      storage.pipe === undefined
-        ? install(storage.fd, this.#placeholders.reusable(table))
-        : this.#handStream(entry, storage.fd, install, table);
+    const number = isRead(file)
+      ? this.#handStream(entry, storage.fd, install, table)
+      : install(storage.fd, this.#placeholders.reusable(table));
     closeFile(storage.fd);
     if (number >= 0) return number;
     // Our close was the last one: the release arrives by the usual way.

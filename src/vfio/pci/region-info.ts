@@ -4,6 +4,7 @@
  * After vfio_pci_ioctl_get_region_info of drivers/vfio/pci/vfio_pci_core.c.
  */
 import { Errno } from '../../base/errno.ts';
+import { REGION_OFFSET_SHIFT } from '../../base/file-offsets.ts';
 import { RESOURCE } from '../../machine/pci/bar.ts';
 import {
   VFIO_PCI_CONFIG_REGION_INDEX,
@@ -17,8 +18,7 @@ import {
 import { CapabilityChain } from '../capability-chain.ts';
 import type { VfioPciDevice } from './device.ts';
 
-/** Each region has 1 TiB of file offsets (VFIO_PCI_OFFSET_SHIFT); programs rely on it. */
-const OFFSET_SHIFT = 40n;
+const OFFSET_SHIFT = BigInt(REGION_OFFSET_SHIFT);
 const POSITION_MASK = (1n << OFFSET_SHIFT) - 1n;
 
 export type RegionInfo = {
