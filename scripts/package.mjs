@@ -15,7 +15,7 @@ export const LIBRARY = ['index', 'machine', 'client', 'testing'];
 /** Entries that are all data: structs, numbers and flags of the kernel's headers. */
 export const UAPI = ['iommufd', 'iommufd-test', 'vfio'];
 // Threads are found by their file's name beside the bundle (new URL('./NAME.js', import.meta.url)).
-const THREADS = ['cli/check-worker', 'supervisor/launch-worker'];
+const THREADS = ['cli/check-worker'];
 
 async function bundle() {
   const compiled = (name) => join(source, `${name}.js`);

@@ -1,8 +1,8 @@
 /** Files of this process: identity, memfds, pipes, notification of last use. Answers are values or negative errnos. */
 import { readFileSync } from 'node:fs';
 
-import { allocate } from './arena.ts';
-import { sys, sys6 } from './libc.ts';
+import { allocate, type Block } from './arena.ts';
+import { sys, sys6, viewMemory } from './libc.ts';
 import { AT_EMPTY_PATH, AT_FDCWD, NR, O_CLOEXEC, O_PATH, O_RDONLY } from './numbers.ts';
 
 const PATH_MAX = 4096;
@@ -117,8 +117,42 @@ export function createMemfd(name: string): number {
   return sys(NR.memfd_create, putPath(name), MFD_CLOEXEC | MFD_ALLOW_SEALING);
 }
 
+const MFD_EXEC = 0x10;
+
+/** A memfd that can be executed; a negative errno where this computer forbids that (sysctl vm.memfd_noexec). */
+export function createProgramFile(name: string, program: Uint8Array): number {
+  const fd = sys(NR.memfd_create, putPath(name), MFD_CLOEXEC | MFD_EXEC);
+  if (fd >= 0) writeAt(fd, program, 0);
+  return fd;
+}
+
 export function resizeFile(fd: number, length: number): number {
   return sys(NR.ftruncate, fd, length);
+}
+
+const PROT_READ_WRITE = 3;
+const MAP_SHARED = 1;
+const PAGE = 4096;
+
+/** Zeroed bytes of a memfd of their own, at most a page, for the life of the process. */
+export function allocateShared(name: string, length: number): Block & { readonly fd: number } {
+  const fd = createMemfd(name);
+  resizeFile(fd, PAGE);
+  const address = sys6(NR.mmap, 0, PAGE, PROT_READ_WRITE, MAP_SHARED, fd, 0);
+  if (address < 0) throw new Error(`no shared memory: errno ${-address}`);
+  const buffer = viewMemory(address, PAGE);
+  return {
+    fd,
+    address,
+    bytes: new Uint8Array(buffer, 0, length),
+    view: new DataView(buffer, 0, length),
+  };
+}
+
+/** 32 hexadecimal digits that nobody can guess; node:crypto takes longer to load than a run to start. */
+export function randomName(): string {
+  sys(NR.getrandom, transfer.address, 16, 0);
+  return Buffer.from(transfer.bytes.slice(0, 16)).toString('hex');
 }
 
 const F_ADD_SEALS = 1033;

@@ -73,6 +73,19 @@ export function sysLater(
   });
 }
 
+const cloneFunction = libc.func('clone', 'int', ['long', 'long', 'int', 'long']);
+
+/**
+ * A process that runs machine code on a stack of its own.
+ * @param start address of the code, called with `argument`; must not return
+ * @param stack its upper end
+ * @returns the pid, or the negative errno
+ */
+export function clone(start: Word, stack: Word, flags: number, argument: Word): number {
+  const result = cloneFunction(start, stack, flags, argument) as number;
+  return result === -1 ? -koffi.errno() : result;
+}
+
 /** An ArrayBuffer over memory that the process has mapped; it must stay mapped for as long as the buffer is reachable. */
 export function viewMemory(address: Word, length: number): ArrayBuffer {
   return koffi.view(BigInt(address), length);

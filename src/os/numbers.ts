@@ -10,22 +10,29 @@ export const NR = {
   lstat: 6,
   poll: 7,
   mmap: 9,
+  mprotect: 10,
+  rt_sigaction: 13,
+  rt_sigprocmask: 14,
   ioctl: 16,
   pread64: 17,
   pwrite64: 18,
   readv: 19,
   writev: 20,
   access: 21,
+  sched_yield: 24,
   sendfile: 40,
   dup: 32,
   dup2: 33,
   clone: 56,
   execve: 59,
+  exit: 60,
   kill: 62,
   fcntl: 72,
   ftruncate: 77,
+  chdir: 80,
   creat: 85,
   readlink: 89,
+  setsid: 112,
   capget: 125,
   capset: 126,
   prctl: 157,
@@ -38,6 +45,7 @@ export const NR = {
   tgkill: 234,
   epoll_wait: 232,
   epoll_ctl: 233,
+  waitid: 247,
   openat: 257,
   newfstatat: 262,
   readlinkat: 267,
@@ -57,6 +65,7 @@ export const NR = {
   process_vm_writev: 311,
   kcmp: 312,
   seccomp: 317,
+  getrandom: 318,
   memfd_create: 319,
   execveat: 322,
   io_setup: 206,
@@ -78,6 +87,7 @@ export const NR = {
   faccessat2: 439,
 } as const;
 
+export const CLONE_VM = 0x100;
 export const CLONE_FILES = 0x400;
 export const CLONE_THREAD = 0x10000;
 

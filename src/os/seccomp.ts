@@ -1,12 +1,14 @@
 /**
- * seccomp user notification (include/uapi/linux/seccomp.h): installing a filter on the calling thread, and the listener
+ * seccomp user notification (include/uapi/linux/seccomp.h): the calls that install a filter, and the listener
  * through which its calls arrive and are answered. Waiting-killable notifications are required: without them a call that
  * a signal interrupts after its arrival is delivered twice under SA_RESTART, and a map would be done twice. Synchronous
  * wake-up is required too: without it an answer takes a scheduler tick in the bad case.
  */
 import { allocate } from './arena.ts';
-import { sys, sys3 } from './libc.ts';
+import { systemCall, type SystemCall } from './child.ts';
+import { sys3 } from './libc.ts';
 import { NR } from './numbers.ts';
+import { OpenCalls } from './open-calls.ts';
 import { UnsupportedError } from './unsupported.ts';
 
 const PR_SET_NO_NEW_PRIVS = 38;
@@ -37,7 +39,8 @@ const EBUSY = 16;
 const EINVAL = 22;
 const ENOSYS = 38;
 
-function installError(errno: number): string {
+/** What a filter's refusal by the kernel means. */
+export function installError(errno: number): string {
   switch (errno) {
     case EBUSY:
       return 'this process already runs under a seccomp filter with a listener (another uiommu run, or a container manager); the kernel allows one in a chain, so start outside of it';
@@ -52,22 +55,21 @@ function installError(errno: number): string {
 }
 
 /**
- * Puts the calling thread, and all that it starts from now on, under a filter.
+ * The calls by which a process puts itself, and all that it starts from then on, under a filter. The last one answers the
+ * listener's descriptor.
  * @param program assembled BPF
- * @returns the listener's file descriptor
- * @throws UnsupportedError where this is not possible
  */
-export function installFilter(program: Uint8Array): number {
+export function filterCalls(program: Uint8Array): SystemCall[] {
   const code = allocate(program.length);
   code.bytes.set(program);
   const head = allocate(16);
   head.view.setUint16(0, program.length / FILTER_SIZE, true);
   head.view.setBigUint64(8, BigInt(code.address), true);
-  sys(NR.prctl, PR_SET_NO_NEW_PRIVS, 1);
   const flags = FILTER_NEW_LISTENER | FILTER_WAIT_KILLABLE_RECV;
-  const fd = sys(NR.seccomp, SECCOMP_SET_MODE_FILTER, flags, head.address);
-  if (fd < 0) throw new UnsupportedError(installError(-fd));
-  return fd;
+  return [
+    systemCall(NR.prctl, [PR_SET_NO_NEW_PRIVS, 1]),
+    systemCall(NR.seccomp, [SECCOMP_SET_MODE_FILTER, flags, head.address]),
+  ];
 }
 
 /** How a file goes into the caller's table. */
@@ -92,21 +94,24 @@ export class Listener {
   nr = 0;
   /** The companion had something to tell when {@link wait} last returned. */
   companionReady = false;
-  readonly #request = allocate(80);
+  #unanswered = false;
+  readonly #open = new OpenCalls((low, high) => this.waits({ low, high }));
+  readonly #request = this.#open.request;
   readonly #response = allocate(24);
   readonly #parked = allocate(24);
   readonly #addfd = allocate(24);
   readonly #pollfd = allocate(16);
-  readonly #requestWords = new Uint32Array(
-    this.#request.bytes.buffer,
-    this.#request.bytes.byteOffset,
-    20,
-  );
+  readonly #requestWords = this.#request.words;
   readonly #responseWords = new Int32Array(
     this.#response.bytes.buffer,
     this.#response.bytes.byteOffset,
     6,
   );
+
+  /** File that says which calls have no answer yet (open-calls.ts). */
+  get openCalls(): number {
+    return this.#open.fd;
+  }
 
   /** @param companion another descriptor whose readiness ends {@link wait} */
   constructor(fd: number, companion: number) {
@@ -143,6 +148,7 @@ export class Listener {
 
   /** Takes the next call; false if it went away meanwhile. */
   receive(): boolean {
+    this.#leave();
     this.#requestWords.fill(0);
     if (this.#ask(NOTIF_RECV, this.#request.address) < 0) return false;
     this.#begin();
@@ -156,12 +162,21 @@ export class Listener {
 
   /** Makes a suspended call the current one again; false if its caller is gone. */
   resume(call: Received): boolean {
+    this.#leave();
     this.#requestWords.set(call);
+    this.#open.drop(call[0] ?? 0, call[1] ?? 0);
     this.#begin();
     return this.valid;
   }
 
+  // Another call takes the place of the one received last.
+  #leave(): void {
+    if (this.#unanswered) this.#open.keepRequest();
+    this.#unanswered = false;
+  }
+
   #begin(): void {
+    this.#unanswered = true;
     this.tid = this.#requestWords[2] ?? 0;
     this.nr = this.#requestWords[4] ?? 0;
     this.#responseWords[0] = this.#requestWords[0] ?? 0;
@@ -219,6 +234,7 @@ export class Listener {
    */
   answerParked(call: CallId, result: number): boolean {
     this.#putParked(call);
+    this.#open.drop(call.low, call.high);
     const { view } = this.#parked;
     view.setBigInt64(8, BigInt(Math.max(result, -1)), true);
     view.setInt32(16, Math.min(result, 0), true);
@@ -264,6 +280,7 @@ export class Listener {
     words[3] = Math.floor(value / WORD);
     words[4] = error;
     words[5] = flags;
+    this.#unanswered = false;
     return this.#ask(NOTIF_SEND, this.#response.address) === 0;
   }
 

@@ -6,8 +6,7 @@
  * capabilities, for clients that count as root; the end of a process, for the memory that outlives it; what makes pages and
  * names that somebody else has to supply (syscalls/held-back.ts).
  *
- * The end of a single thread is not looked at: our own launching thread is under the filter too, and the main thread joins it,
- * deaf to calls meanwhile.
+ * The end of a single thread is not looked at: libc ends a process by exit_group, and threads come and go.
  *
  * Other ABIs of the CPU (32-bit, x32) are let through: programs that use them run, without our machine.
  */

@@ -14,7 +14,6 @@ import { Errno } from '../base/errno.ts';
 import { closeFile } from '../os/files.ts';
 import { writeLater } from '../os/later.ts';
 import { watchReadable, type Watch } from '../os/libc.ts';
-import { isThreadOf } from '../os/process.ts';
 import type { Listener } from '../os/seccomp.ts';
 import { beginCall } from './call.ts';
 import { CONTINUE, type Context } from './context.ts';
@@ -66,10 +65,7 @@ export class NotifyLoop {
     });
   }
 
-  /**
-   * Leaves the calls of all clients unanswered from now on. The thread that started them is under the filter too, and could
-   * not end without answers.
-   */
+  /** Leaves the calls of all clients unanswered from now on. */
   abandon(): void {
     this.#abandoned = true;
   }
@@ -107,10 +103,7 @@ export class NotifyLoop {
     // What happened before the call was ready when the wait for it ended: files that are gone, and processes whose
     // numbers may mean others by now.
     if (this.#listener.companionReady) this.collect();
-    if (this.#abandoned) {
-      if (isThreadOf(process.pid, this.#listener.tid)) this.#listener.proceed();
-      return;
-    }
+    if (this.#abandoned) return;
     this.#handle(new Turn(this.#context.current.observed ? process.hrtime.bigint() : 0n));
   }
 

@@ -5,26 +5,24 @@
  * A run is over when no process is left that was started by it: programs that the client left in the background are
  * waited for, as strace -f does. Its exit status is that of the main program.
  */
-import { readdirSync } from 'node:fs';
-import { constants } from 'node:os';
-
 import type { Kernel } from '../kernel/kernel.ts';
 import { closeFile } from '../os/files.ts';
-import { signalPid, signalProcess } from '../os/process.ts';
+import { signalProcess } from '../os/process.ts';
 import { Listener } from '../os/seccomp.ts';
 import { UnsupportedError } from '../os/unsupported.ts';
+import { Children } from './children.ts';
 import type { Context, Current } from './context.ts';
 import { Eventfds } from './fds/eventfds.ts';
 import { FileTable } from './fds/files.ts';
 import { buildFilter } from './filter.ts';
 import { clientFileLimit } from './fds/limit.ts';
 import { FdCache } from './fds/fd-cache.ts';
-import type { Launcher } from './launch.ts';
-import { LaunchError } from './launch.ts';
+import { LaunchError, type Launcher } from './launch.ts';
 import { NotifyLoop } from './notify.ts';
 import type { Observer } from './trace/observer.ts';
 import { PendingCalls } from './pending.ts';
-import { ProcessTable, threadStatus } from './process-table.ts';
+import { ProcessTable } from './process-table.ts';
+import { killRun, passSignals } from './signals.ts';
 import { SharedMemories } from './memory/shared.ts';
 import { HostLinks } from './names/host-links.ts';
 import { Mirror } from './names/mirror.ts';
@@ -72,6 +70,11 @@ export class Supervisor {
   #loop: NotifyLoop | undefined;
   #processes: ProcessTable | undefined;
   readonly #launcher: Launcher;
+  readonly #children = new Children((status, failure) => {
+    this.#status = status;
+    if (failure !== undefined) this.#failed(failure);
+    this.#checkOver();
+  });
   #status: number | undefined;
   #closeListener: () => void = () => undefined;
   #hungUp = false;
@@ -109,21 +112,16 @@ export class Supervisor {
       this.#failed = reject;
     });
     over.catch(() => undefined);
-    const restore = passSignals();
+    const restore = passSignals({
+      main: () => this.#children.program,
+      guard: () => this.#children.guard,
+      end: () => {
+        this.#endByForce();
+      },
+    });
     try {
-      await this.#launcher.start(
-        { argv: this.#options.argv, filter: this.#filter, files: this.#fileLimit },
-        {
-          serve: (listener) => {
-            this.#serve(listener);
-          },
-          ended: (status) => {
-            this.#status = status;
-            void this.#launcher.stop();
-            this.#checkOver();
-          },
-        },
-      );
+      const client = { argv: this.#options.argv, filter: this.#filter, files: this.#fileLimit };
+      this.#serve(this.#children.start(this.#launcher, client).listener);
       await over;
       const leaks = await this.#settle();
       // The last releases come after the last program: too late to fail the wait for its end.
@@ -132,18 +130,26 @@ export class Supervisor {
     } finally {
       restore();
       this.#trees.remove();
-      await this.#launcher.stop();
       this.#loop?.stop();
       this.#closeListener();
+      this.#children.close(this.#hungUp);
     }
   }
 
   #serve(fd: number): void {
-    this.#closeListener = closeOnExit(fd);
+    this.#closeListener = () => {
+      closeFile(fd);
+    };
     const { kernel, observer, asRoot = false } = this.#options;
     const files = this.#files;
     const shared = new SharedMemories(kernel.memory, (device, inode) => files.has(device, inode));
     const listener = new Listener(fd, files.events.fd);
+    // Before the client's first call is answered, so that it never runs without a guard.
+    this.#children.setGuard({
+      listener: fd,
+      openCalls: listener.openCalls,
+      cleanUp: this.#trees.removal,
+    });
     const processes = new ProcessTable(files.events, {
       pins: kernel.memory,
       shared,
@@ -184,7 +190,15 @@ export class Supervisor {
     this.#loop.start();
   }
 
-  // The last process and the message that the main program ended arrive in either order.
+  // Asked twice to end: nothing is waited for any more.
+  #endByForce(): void {
+    killRun(this.#children.guard);
+    this.#trees.remove();
+    process.removeAllListeners('SIGTERM');
+    process.kill(process.pid, 'SIGTERM');
+  }
+
+  // The last process of the run and the end of the main program are seen in either order.
   #checkOver(): void {
     if (this.#hungUp && this.#status !== undefined) this.#finished();
   }
@@ -193,7 +207,7 @@ export class Supervisor {
   #break(error: unknown, what: string): void {
     this.#loop?.abandon();
     for (const { pidfd } of this.#processes?.all() ?? []) signalProcess(pidfd, SIGKILL);
-    for (const pid of descendants(process.pid)) signalPid(pid, SIGKILL);
+    killRun(this.#children.guard);
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
     this.#broken ??= new EngineError(
       `${what} broke uiommu (a bug; the program was killed): ${text}`,
@@ -217,57 +231,4 @@ export class Supervisor {
       ...held,
     ];
   }
-}
-
-/**
- * When Node exits it waits for the launching thread, whose calls nobody answers then; without a listener they fail by
- * themselves, instead of holding up the exit for ever.
- * @returns closes it now
- */
-function closeOnExit(listener: number): () => void {
-  const close = (): void => {
-    closeFile(listener);
-  };
-  process.once('exit', close);
-  return () => {
-    process.off('exit', close);
-    close();
-  };
-}
-
-/**
- * Signals of the terminal reach the client by themselves; we stay until it has ended. Requests to end that are sent to us
- * alone are meant for the client, too: without us it would be left without its machine.
- */
-function passSignals(): () => void {
-  const handlers = [
-    ['SIGINT', (): void => undefined],
-    ['SIGQUIT', (): void => undefined],
-    ['SIGTERM', signalAll],
-    ['SIGHUP', signalAll],
-  ] as const;
-  for (const [signal, handler] of handlers) process.on(signal, handler);
-  return () => {
-    for (const [signal, handler] of handlers) process.off(signal, handler);
-  };
-}
-
-function signalAll(name: NodeJS.Signals): void {
-  for (const pid of descendants(process.pid)) signalPid(pid, constants.signals[name]);
-}
-
-/** Processes that were started by `pid`, by what they started, and so on. */
-function descendants(pid: number): number[] {
-  const children = new Map<number, number[]>();
-  for (const name of readdirSync('/proc')) {
-    const status = /^\d+$/.test(name) ? threadStatus(Number(name)) : undefined;
-    if (status === undefined) continue;
-    children.set(status.parent, [...(children.get(status.parent) ?? []), status.pid]);
-  }
-  const found: number[] = [];
-  for (let level = children.get(pid) ?? []; level.length > 0;) {
-    found.push(...level);
-    level = level.flatMap((each) => children.get(each) ?? []);
-  }
-  return found;
 }

@@ -25,7 +25,7 @@ int main(int argc, char **argv)
 		return 2;
 	pid_t sender = fork();
 	if (sender == 0) {
-		while (kill(target, SIGINT) == 0)
+		while (kill(target, SIGCHLD) == 0)
 			usleep(200);
 		_exit(1);
 	}

@@ -206,7 +206,8 @@ function openTrace(path: string): number {
 // Told apart from the program's own failures as far as one number can, the way env, timeout and container tools do it.
 const OWN_FAILURE = 125;
 
-async function supervise(options: RunOptions, launcher: Launcher): Promise<RunResult | undefined> {
+/** @returns the result, or the exit status where uiommu failed */
+async function supervise(options: RunOptions, launcher: Launcher): Promise<RunResult | number> {
   const supervisor = await import('../../supervisor/supervisor.ts');
   try {
     return await supervisor.Supervisor.run(options, launcher);
@@ -215,20 +216,15 @@ async function supervise(options: RunOptions, launcher: Launcher): Promise<RunRe
     const known = [engine, launch, unsupported].some((type) => error instanceof type);
     if (!known) throw error;
     writeAll(STDERR, `uiommu: ${(error as Error).message}\n`);
-    return undefined;
+    return error instanceof launch ? error.status : OWN_FAILURE;
   }
 }
 
 async function run(args: readonly string[]): Promise<number> {
   const options = parse(args);
-  // First of all, so that the thread comes up while the rest is loaded.
+  // First of all: it takes down what the program is to be started with.
   const { startLauncher } = await import('../../supervisor/launch.ts');
-  const launcher = startLauncher();
-  try {
-    return await runOn(launcher, options);
-  } finally {
-    await launcher.stop();
-  }
+  return runOn(startLauncher(), options);
 }
 
 async function runOn(launcher: Launcher, options: Options): Promise<number> {
@@ -258,7 +254,7 @@ async function runOn(launcher: Launcher, options: Options): Promise<number> {
     },
     launcher,
   );
-  if (result === undefined) return OWN_FAILURE;
+  if (typeof result === 'number') return result;
   const { status, leaks } = result;
   if (traceFile !== undefined && traceFile !== STDERR) closeSync(traceFile);
   if (summary !== undefined) writeAll(STDERR, summary.text(status, leaks));

@@ -2,13 +2,13 @@
  * Folders of the machine as real folders: what a client opens there is an ordinary file, so that listing, reading and
  * writing need nothing of us. They are made when the first client looks, and removed after the run.
  */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, posix } from 'node:path';
+import { join, posix, resolve } from 'node:path';
 
 import { Errno, errnoName } from '../../base/errno.ts';
 import type { Directory } from '../../kernel/kernel.ts';
-import { closeFile, identifyFile, identity, openBeneath } from '../../os/files.ts';
+import { closeFile, identifyFile, identity, openBeneath, randomName } from '../../os/files.ts';
 import { O_PATH } from '../../os/numbers.ts';
 
 const EXDEV = 18;
@@ -16,6 +16,7 @@ const S_IFMT = 0o170000;
 const S_IFDIR = 0o040000;
 const S_IFREG = 0o100000;
 const FILE_MODE = 0o644;
+const OWN = 0o700;
 
 /** A file or directory of the machine in the host's file system. */
 export type Mirrored = { readonly directory: string; readonly below: string };
@@ -39,6 +40,9 @@ export function holdMirrored(path: string, { directory, below }: Mirrored): numb
 export class Mirror {
   readonly #folders: ReadonlyMap<string, Directory>;
   readonly #made = new Map<string, string>();
+  /** holds all of them; a name that nobody can have taken */
+  readonly #home = resolve(tmpdir(), `uiommu-${randomName()}`);
+  #begun = false;
 
   constructor(folders: ReadonlyMap<string, Directory>) {
     this.#folders = folders;
@@ -64,15 +68,23 @@ export class Mirror {
   }
 
   remove(): void {
-    for (const path of this.#made.values()) rmSync(path, { recursive: true, force: true });
+    if (this.#begun) rmSync(this.#home, { recursive: true, force: true });
     this.#made.clear();
+  }
+
+  /** The command that removes them, for who outlives us. */
+  get removal(): readonly string[] {
+    return ['/bin/rm', '-rf', '--', this.#home];
   }
 
   #make(root: string): string {
     const known = this.#made.get(root);
     if (known !== undefined) return known;
-    const path = mkdtempSync(join(tmpdir(), 'uiommu-'));
+    if (!this.#begun) mkdirSync(this.#home, { mode: OWN });
+    this.#begun = true;
+    const path = join(this.#home, String(this.#made.size));
     try {
+      mkdirSync(path);
       fill(path, this.#folders.get(root) ?? {});
     } catch (error) {
       rmSync(path, { recursive: true, force: true });
