@@ -10,7 +10,6 @@ import { LINUX_DRIVERS } from '../src/kernel/linux-drivers.ts';
 import type { PciSystem } from '../src/kernel/pci-system.ts';
 import { pciSystem } from '../src/kernel/system.ts';
 import type { SysfsContext } from '../src/kernel/vfs/context.ts';
-import { initialParameters } from '../src/kernel/vfs/sysfs-module.ts';
 import { pciNames } from '../src/kernel/vfs/sysfs.ts';
 import { NameChanges, type Directory } from '../src/kernel/vfs/tree.ts';
 import { Uevents } from '../src/kernel/vfs/uevent.ts';
@@ -36,7 +35,7 @@ type Booted = { readonly root: Directory; readonly context: SysfsContext };
 /** The kernel of the recordings has its drivers built in and finds devices for them by itself. */
 function boot(header: string, name: string): Booted {
   const machine = parseDump(header, name);
-  const { pci, iommufd } = pciSystem(machine, {
+  const { pci, iommufd, parameters } = pciSystem(machine, {
     drivers: LINUX_DRIVERS,
     boot: 'autoprobe',
     check: true,
@@ -47,7 +46,7 @@ function boot(header: string, name: string): Booted {
     uevents: new Uevents(),
     cpus: 1,
   };
-  return { root: pciNames(context, { iommufd, parameters: initialParameters() }), context };
+  return { root: pciNames(context, { iommufd, parameters }), context };
 }
 
 export function readRecording(path: string): string {

@@ -17,13 +17,14 @@ import { VFIO_TYPE1v2_IOMMU } from '../uapi/vfio.ts';
 import { register, unregister } from '../vfio/registration.ts';
 import {
   newContainer,
+  DEFAULT_PARAMETERS,
   newTable,
   type Container,
   type VfioDeviceOps,
   type VfioGroup,
   type VfioTable,
 } from '../vfio/state.ts';
-import { Type1, type SharedDomain, type Type1Settings } from '../vfio/type1/type1.ts';
+import { Type1, type SharedDomain } from '../vfio/type1/type1.ts';
 import { DOMAIN, domainOf, DOMAINS_PER_USER, item, TYPE1 } from './cells.ts';
 import { CheckedIommufd } from './iommufd.ts';
 import type { CheckDevice, CheckMachine } from './model.ts';
@@ -55,15 +56,14 @@ const IDENTITY: DeviceIdentity = { vendor: 1, device: 1, subvendor: 0, subdevice
 export const VFIO_OPS: VfioDeviceOps = { pasids: true };
 
 // Programs map nothing here.
-const TYPE1_SETTINGS: Type1Settings = {
-  unsafeInterrupts: false,
-  entryLimit: 0,
-  smallPages: false,
+const TABLE = {
+  parameters: { ...DEFAULT_PARAMETERS, entryLimit: 0 },
   pinning: {
     physical: new PhysicalMemory(),
     accounting: new Accounting(),
     faults: new Faults(),
   },
+  iommuGroups: undefined,
 };
 
 const DIRECT: ReservedRegion = { start: 0n, last: 0xfffn, type: 'direct' };
@@ -74,7 +74,7 @@ export class Inventory {
   readonly devices: readonly IommuDevice[];
   readonly users: readonly CheckedIommufd[];
   readonly containers: readonly Container[];
-  readonly table: VfioTable = newTable(TYPE1_SETTINGS);
+  readonly table: VfioTable = newTable(TABLE);
   /** by device */
   readonly kernelDrivers: readonly Driver[];
   readonly vfioPci: Driver;
@@ -106,7 +106,7 @@ export class Inventory {
     this.users = names.map(
       (name, u) => new CheckedIommufd(name, this.#domainsOf(u).slice(0, TYPE1), this.devices),
     );
-    this.containers = names.map(newContainer);
+    this.containers = names.map(() => newContainer());
     this.vfioPci = this.#vfioDriver();
     this.pciStub = plainDriver('pci-stub', true);
     this.kernelDrivers = machine.devices.map(({ kernelDriver }) =>
@@ -190,7 +190,7 @@ export class Inventory {
     const [first] = this.devices;
     if (first === undefined) throw new Error('a world without devices');
     const shared = { domain, ops: first.ops, coherent: true, groups: [] };
-    return { type1: new Type1(VFIO_TYPE1v2_IOMMU, TYPE1_SETTINGS), shared };
+    return { type1: new Type1(VFIO_TYPE1v2_IOMMU, TABLE), shared };
   }
 }
 

@@ -80,6 +80,14 @@ export class CheckedIommufd implements IommufdContext {
     // It is there from the beginning.
   }
 
+  hasCompatIoas(): boolean {
+    return true;
+  }
+
+  setNoIommuMode(): void {
+    throw new Error(`${this.name} is given no device without IOMMU`);
+  }
+
   compatIoasId(): number {
     return 1;
   }

@@ -43,7 +43,7 @@ import {
   type VfioDeviceNames,
   type VfioGroupNames,
 } from '../vfio/state-transfer.ts';
-import type { Type1 } from '../vfio/type1/type1.ts';
+import { Type1 } from '../vfio/type1/type1.ts';
 import { at, item, Packing, permutations } from './cells.ts';
 import { Inventory } from './inventory.ts';
 import { CheckedBinding, transferAttachments, type CheckedIommufd } from './iommufd.ts';
@@ -459,8 +459,9 @@ export class World {
   }
 
   #isTranslated({ container, iommuGroup }: VfioGroup): boolean {
-    if (iommuGroup === undefined || container?.iommu === undefined) return false;
-    return container.iommu.domains.some(({ groups }) => groups.includes(iommuGroup));
+    const iommu = container?.iommu;
+    if (iommuGroup === undefined || !(iommu instanceof Type1)) return false;
+    return iommu.domains.some(({ groups }) => groups.includes(iommuGroup));
   }
 
   #placeVfioGroup(vfio: VfioGroup, translated: boolean): void {
@@ -469,9 +470,10 @@ export class World {
     this.inventory.table.groups.push(vfio);
     if (container === undefined || iommuGroup === undefined) return;
     container.groups.push(vfio);
-    if (!translated || container.iommu === undefined) return;
+    const { iommu } = container;
+    if (!translated || !(iommu instanceof Type1)) return;
     const { shared } = item(this.#slots.type1s, this.inventory.containers.indexOf(container));
-    if (shared.groups.length === 0) container.iommu.domains.push(shared);
+    if (shared.groups.length === 0) iommu.domains.push(shared);
     shared.groups.push(iommuGroup);
   }
 

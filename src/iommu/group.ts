@@ -125,6 +125,8 @@ export class IommuGroup {
   readonly id: number;
   /** Only groups that somebody named have one (vfio-noiommu). */
   name: string | undefined;
+  /** made up for a device that no IOMMU translates: it never has a domain */
+  untranslated = false;
   /** in the order in which they came */
   readonly members: IommuDevice[] = [];
   readonly subgroups: Subgroup[] = [];
@@ -290,6 +292,29 @@ function freeDomains(group: IommuGroup): void {
   group.blockingDomain?.free();
   group.defaultDomain = undefined;
   group.blockingDomain = undefined;
+}
+
+/**
+ * Makes a group up for a device that no IOMMU translates, as VFIO's no-iommu mode does; the device must be in no group. After
+ * iommu_group_alloc, iommu_group_set_name and iommu_group_add_device.
+ */
+export function addUntranslated(table: GroupTable, device: IommuDevice): IommuGroup {
+  const group = table.alloc();
+  group.name = 'vfio-noiommu';
+  group.untranslated = true;
+  group.members.push(device);
+  group.addSubgroup().members.push(device);
+  device.group = group;
+  return group;
+}
+
+/** Undoes {@link addUntranslated}. After iommu_group_remove_device. */
+export function removeUntranslated(device: IommuDevice): void {
+  const group = device.requireGroup();
+  remove(group.members, device);
+  group.subgroups.length = 0;
+  device.group = undefined;
+  group.put();
 }
 
 /** For reasons: who holds the group. */

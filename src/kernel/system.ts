@@ -20,6 +20,7 @@ import { PhysicalMemory } from '../machine/memory.ts';
 import { IOMMU_HWPT_ALLOC_PASID } from '../uapi/iommufd.ts';
 import { Vfio, type VfioOptions } from '../vfio/vfio.ts';
 import { PciSystem } from './pci-system.ts';
+import { initialParameters, vfioParameters, type Parameters } from './vfs/sysfs-module.ts';
 
 /** What every machine has. */
 export type System = {
@@ -30,7 +31,12 @@ export type System = {
 };
 
 /** A machine with PCI devices. */
-export type PciSystemParts = System & { readonly vfio: Vfio; readonly pci: PciSystem };
+export type PciSystemParts = System & {
+  readonly vfio: Vfio;
+  readonly pci: PciSystem;
+  /** of the modules, as they are now; a program can change them through /sys */
+  readonly parameters: Parameters;
+};
 
 type CommonOptions = {
   /** check all invariants after every call of /dev/iommu */
@@ -68,10 +74,17 @@ export function pciSystem(machine: Machine, options: PciOptions = {}): PciSystem
     noIommu: true,
     unsafeInterrupts: unsafeInterrupts.iommufd,
   });
-  // Containers and IOMMUFD pin the same memory.
-  const pinning = system.iommufd.environment;
-  const type1 = { pinning, unsafeInterrupts: unsafeInterrupts.type1, ...options.vfio?.type1 };
-  const vfio = new Vfio({ ...options.vfio, type1 });
+  const parameters = initialParameters();
+  parameters.set('vfio_iommu_type1.allow_unsafe_interrupts', unsafeInterrupts.type1);
+  parameters.set('iommufd.allow_unsafe_interrupts', unsafeInterrupts.iommufd);
+  parameters.set('vfio.enable_unsafe_noiommu_mode', machine.noIommu);
+  const vfio = new Vfio({
+    parameters: vfioParameters(parameters),
+    // Containers and IOMMUFD pin the same memory.
+    pinning: system.iommufd.environment,
+    iommuGroups: groups,
+    ...options.vfio,
+  });
   const pci = new PciSystem(machine, {
     ops: ops === undefined ? driversByKind(machine) : () => ops,
     groups,
@@ -80,7 +93,7 @@ export function pciSystem(machine: Machine, options: PciOptions = {}): PciSystem
     ...(drivers === undefined ? {} : { drivers }),
     ...(boot === undefined ? {} : { boot }),
   });
-  return { ...system, vfio, pci };
+  return { ...system, vfio, pci, parameters };
 }
 
 /** One driver for each kind of IOMMU, made when the first of its kind is met. */

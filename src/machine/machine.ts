@@ -148,6 +148,8 @@ export type MachineOptions = {
   /** ACPI tables that describe an IOMMU */
   readonly firmwareTables?: readonly string[];
   readonly unsafeInterrupts?: UnsafeInterrupts;
+  /** enable_unsafe_noiommu_mode of the module vfio: devices without IOMMU can be assigned */
+  readonly noIommu?: boolean;
 };
 
 /** allow_unsafe_interrupts of two modules: assign devices although their interrupts are not remapped. */
@@ -167,6 +169,7 @@ export class Machine {
   /** ACPI tables that describe an IOMMU, used or not */
   readonly firmwareTables: readonly string[];
   readonly unsafeInterrupts: UnsafeInterrupts;
+  readonly noIommu: boolean;
   /** groups as a real kernel showed them; empty for machines that were only described */
   readonly recordedGroups = new Map<number, RecordedGroup>();
   /** for people: what could not be read, and what that means */
@@ -188,6 +191,7 @@ export class Machine {
     this.drivers = options.drivers ?? [];
     this.firmwareTables = options.firmwareTables ?? [];
     this.unsafeInterrupts = options.unsafeInterrupts ?? { type1: false, iommufd: false };
+    this.noIommu = options.noIommu ?? false;
     this.platform = {
       acsRequested: this.iommus.some(({ kind }) => kind !== 'virtio'),
       ivrs: this.iommus.some(({ kind }) => kind === 'amd'),
@@ -208,6 +212,7 @@ export class Machine {
       drivers: this.drivers,
       firmwareTables: this.firmwareTables,
       unsafeInterrupts: this.unsafeInterrupts,
+      noIommu: this.noIommu,
     });
     for (const [id, group] of this.recordedGroups) copy.recordedGroups.set(id, group);
     copy.remarks.push(...this.remarks);

@@ -10,7 +10,7 @@ import type { IommuDevice } from '../iommu/domain.ts';
 import { pciSystem, type PciOptions, type PciSystemParts } from '../kernel/system.ts';
 import * as uapi from '../uapi/vfio.ts';
 import { ContainerFile } from '../vfio/container-file.ts';
-import type { Type1 } from '../vfio/type1/type1.ts';
+import { Type1 } from '../vfio/type1/type1.ts';
 
 /** Requester IDs of the devices: 0000:01:00.0 and so on. */
 export const DEVICES = ['0000:01:00.0', '0000:02:00.0', '0000:03:00.0'] as const;
@@ -88,7 +88,7 @@ export class ContainerLab {
 
   get type1(): Type1 {
     const { iommu } = this.container.container;
-    assert.ok(iommu);
+    assert.ok(iommu instanceof Type1);
     return iommu;
   }
 

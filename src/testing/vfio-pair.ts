@@ -53,6 +53,8 @@ export class VfioPair {
         return this.#binding(device, context);
       },
       createCompatIoas: () => undefined,
+      hasCompatIoas: () => true,
+      setNoIommuMode: () => undefined,
       compatIoasId: () => 1,
       hasGroup: (group) => group.owner === context,
       get: () => uses.count++,

@@ -10,12 +10,17 @@
 import { Errno } from '../base/errno.ts';
 import { blockGroup, requireIommu, unblockGroup, unuseContainer, useContainer } from './group.ts';
 import { attachPt, bindIommufd, unbindIommufd, type IommufdContext } from './iommufd.ts';
+import { requireRawIo } from './noiommu.ts';
 import { getRegistration, putRegistration } from './registration.ts';
 import type { DeviceOpen, VfioDevice, VfioGroup } from './state.ts';
 
-/** open of a device node: no access yet, and any number of them. ENODEV while unregistering. */
-export function openNode(device: VfioDevice): DeviceOpen {
+/** open of a device node: no access yet, any number of them. ENODEV while unregistering, EPERM for no-iommu without CAP_SYS_RAWIO. */
+export function openNode(device: VfioDevice, rawIo = true): DeviceOpen {
   getRegistration(device);
+  if (device.group.noIommu && !rawIo) {
+    putRegistration(device);
+    requireRawIo(rawIo, `opening ${device.iommu.name}`);
+  }
   return { device, group: undefined, accessGranted: false, iommufd: undefined };
 }
 
@@ -84,11 +89,11 @@ export function requireAccess({ accessGranted, device }: DeviceOpen): void {
 }
 
 /** GET_DEVICE_FD, once the device is found. ENODEV while unregistering, EINVAL without IOMMU; the errors of the first open. */
-export function openThroughGroup(group: VfioGroup, device: VfioDevice): DeviceOpen {
+export function openThroughGroup(group: VfioGroup, device: VfioDevice, rawIo = true): DeviceOpen {
   getRegistration(device);
   const open: DeviceOpen = { device, group, accessGranted: false, iommufd: undefined };
   try {
-    openWithAccess(open, group);
+    openWithAccess(open, group, rawIo);
   } catch (error) {
     putRegistration(device);
     throw error;
@@ -96,12 +101,16 @@ export function openThroughGroup(group: VfioGroup, device: VfioDevice): DeviceOp
   return open;
 }
 
-function openWithAccess(open: DeviceOpen, group: VfioGroup): void {
+function openWithAccess(open: DeviceOpen, group: VfioGroup, rawIo: boolean): void {
   const { device } = open;
   requireIommu(group);
   open.iommufd = group.iommufd;
-  openShared(open);
-  if (open.iommufd !== undefined && device.openCount === 1) {
+  if (group.noIommu && open.iommufd !== undefined && device.openCount === 0) {
+    requireRawIo(rawIo, `opening ${device.iommu.name}`);
+    refuseCompatIoas(open.iommufd);
+  }
+  openShared(open, rawIo);
+  if (open.iommufd !== undefined && device.openCount === 1 && !group.noIommu) {
     try {
       attachPt(device, open.iommufd.compatIoasId());
     } catch (error) {
@@ -112,20 +121,32 @@ function openWithAccess(open: DeviceOpen, group: VfioGroup): void {
   open.accessGranted = true;
 }
 
+// What a program maps into an IOAS would be translated, it might think.
+function refuseCompatIoas(context: IommufdContext): void {
+  if (!context.hasCompatIoas()) return;
+  throw new Errno(
+    'EPERM',
+    'the IOMMUFD has an IOAS for containers, which does nothing without IOMMU',
+  );
+}
+
 /** One more open of the device; the first one claims and enables it. */
-function openShared(open: DeviceOpen): void {
+function openShared(open: DeviceOpen, rawIo = true): void {
   const { device } = open;
   if (device.openCount !== 0 && open.group === undefined) {
     throw new Errno('EINVAL', `${device.iommu.name} is open through another file`);
   }
-  if (device.openCount === 0) firstOpen(open);
+  if (device.openCount === 0) firstOpen(open, rawIo);
   device.openCount++;
 }
 
-function firstOpen(open: DeviceOpen): void {
+function firstOpen(open: DeviceOpen, rawIo: boolean): void {
   const { device } = open;
-  if (open.iommufd !== undefined) bindIommufd(device, open.iommufd);
-  else if (open.group !== undefined) useContainer(open.group);
+  if (open.iommufd === undefined) {
+    if (open.group !== undefined) useContainer(open.group, rawIo);
+  } else if (!isBare(open)) {
+    bindIommufd(device, open.iommufd);
+  }
   try {
     device.ops.openDevice?.(device);
   } catch (error) {
@@ -134,9 +155,18 @@ function firstOpen(open: DeviceOpen): void {
   }
 }
 
-function dropIommu({ device, group, iommufd }: DeviceOpen): void {
-  if (iommufd !== undefined) unbindIommufd(device);
-  else if (group !== undefined) unuseContainer(group);
+function dropIommu(open: DeviceOpen): void {
+  const { device, group, iommufd } = open;
+  if (iommufd === undefined) {
+    if (group !== undefined) unuseContainer(group);
+  } else if (!isBare(open)) {
+    unbindIommufd(device);
+  }
+}
+
+/** A no-iommu device that is open through its group is bound to nothing. */
+function isBare({ group }: DeviceOpen): boolean {
+  return group?.noIommu === true;
 }
 
 /** The last close quiesces the device, then gives the claim back. */

@@ -39,8 +39,8 @@ export class GroupFile implements OpenFile {
   }
 
   /** SET_CONTAINER with a container. */
-  setContainer(container: Container): void {
-    setContainer(this.group, container);
+  setContainer(container: Container, rawIo = true): void {
+    setContainer(this.group, container, rawIo);
   }
 
   /** SET_CONTAINER with an IOMMUFD. */
@@ -62,13 +62,13 @@ export class GroupFile implements OpenFile {
   }
 
   /** GET_DEVICE_FD. ENODEV for a name that is no member; EINVAL without IOMMU; the errors of the first open. */
-  getDevice(name: string): DeviceFile {
+  getDevice(name: string, rawIo = true): DeviceFile {
     const { group } = this;
     const device = group.devices.find((candidate) => matchesName(candidate, name));
     if (device === undefined) {
       throw new Errno('ENODEV', `"${name}" is no VFIO device of group ${group.nodeName}`);
     }
-    return new DeviceFile(this.vfio, openThroughGroup(group, device));
+    return new DeviceFile(this.vfio, openThroughGroup(group, device, rawIo));
   }
 
   /** The last descriptor is gone. */

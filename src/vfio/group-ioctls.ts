@@ -27,7 +27,9 @@ export const GROUP_IOCTLS = new IoctlTable<GroupFile>('group', [
     return 0;
   }),
   op(spec.VFIO_GROUP_GET_DEVICE_FD, (open: GroupFile, { task, argument }) =>
-    task.install(open.getDevice(readName(task, argument)), { cloexec: true }),
+    task.install(open.getDevice(readName(task, argument), task.capable('CAP_SYS_RAWIO')), {
+      cloexec: true,
+    }),
   ),
 ]);
 
@@ -39,8 +41,11 @@ export function groupIoctl(open: GroupFile, call: VfioCall): number {
 
 function setContainer(open: GroupFile, task: Task, fd: number): void {
   const file = task.file(fd);
-  if (file instanceof ContainerFile) open.setContainer(file.container);
-  else setIommufd(open, file, fd);
+  if (file instanceof ContainerFile) {
+    open.setContainer(file.container, task.capable('CAP_SYS_RAWIO'));
+    return;
+  }
+  setIommufd(open, file, fd);
 }
 
 // What is set already, and a dead group, come before the kind of the file.

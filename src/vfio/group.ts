@@ -16,6 +16,7 @@ import type { IommuGroup } from '../iommu/group.ts';
 import { isClaimed } from '../iommu/ownership.ts';
 import { joinContainer, leaveContainer } from './container.ts';
 import type { IommufdContext } from './iommufd.ts';
+import { requireRawIo } from './noiommu.ts';
 import { deviceName, type Container, type GroupOpen, type VfioGroup } from './state.ts';
 
 function hasIommu({ container, iommufd }: VfioGroup): boolean {
@@ -34,10 +35,14 @@ function pathsExclude({ iommuGroup }: VfioGroup): boolean {
   return iommuGroup?.enforces('paths-exclude') !== false;
 }
 
-/** open of the node. ENODEV without devices; EBUSY with a device node bound or the file open. */
-export function openGroup(group: VfioGroup): GroupOpen {
+/**
+ * open of the node. ENODEV without devices; EPERM for no-iommu without CAP_SYS_RAWIO; EBUSY with a device node bound or the file
+ * open.
+ */
+export function openGroup(group: VfioGroup, rawIo = true): GroupOpen {
   const { nodeName, devices, drivers, cdevOpenCount } = group;
   if (drivers === 0) throw new Errno('ENODEV', `group ${nodeName} has no VFIO device any more`);
+  if (group.noIommu) requireRawIo(rawIo, `opening group ${nodeName}`);
   if (cdevOpenCount > 0 && pathsExclude(group)) {
     const bound = devices.filter(({ cdevOpened }) => cdevOpened);
     const names = bound.map((device) => `${device.iommu.name} (${deviceName(device)})`).join(', ');
@@ -71,15 +76,16 @@ export function unblockGroup(group: VfioGroup): void {
 }
 
 /** SET_CONTAINER with a container. EINVAL if something is set, ENODEV for a dead group, EPERM and more from the claim. */
-export function setContainer(group: VfioGroup, container: Container): void {
+export function setContainer(group: VfioGroup, container: Container, rawIo = true): void {
   refuseSecondIommu(group);
-  joinContainer(container, group);
+  joinContainer(container, group, rawIo);
 }
 
 /** SET_CONTAINER with an IOMMUFD. Nothing is claimed yet. */
 export function setIommufd(group: VfioGroup, context: IommufdContext): void {
   refuseSecondIommu(group);
-  context.createCompatIoas();
+  if (group.noIommu) context.setNoIommuMode();
+  else context.createCompatIoas();
   context.get();
   group.iommufd = context;
 }
@@ -123,8 +129,8 @@ export function requireIommu(group: VfioGroup): void {
   throw new Errno('EINVAL', `group ${group.nodeName} has neither container nor IOMMUFD`);
 }
 
-/** A first open in container mode. EINVAL before SET_IOMMU. */
-export function useContainer(group: VfioGroup): void {
+/** A first open in container mode. EINVAL before SET_IOMMU, EPERM for no-iommu without CAP_SYS_RAWIO. */
+export function useContainer(group: VfioGroup, rawIo = true): void {
   const { container, opened, nodeName } = group;
   if (container === undefined || opened === undefined) {
     throw new Error(`group ${nodeName} has no container to use`);
@@ -135,6 +141,7 @@ export function useContainer(group: VfioGroup): void {
       `SET_IOMMU has not been called on the container of group ${nodeName}`,
     );
   }
+  if (group.noIommu) requireRawIo(rawIo, `opening a device of group ${nodeName}`);
   opened.references++;
   group.containerUsers++;
 }

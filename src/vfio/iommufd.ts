@@ -12,7 +12,7 @@ import { NO_PASID } from '../iommu/attach.ts';
 import type { Context } from '../iommufd/context.ts';
 import { IommufdDevice } from '../iommufd/device.ts';
 import { IommufdFile } from '../iommufd/file.ts';
-import { compatIoas, createCompatIoas } from '../iommufd/vfio-compat.ts';
+import { compatIoas, createCompatIoas, setNoIommuMode } from '../iommufd/vfio-compat.ts';
 import type { VfioDevice } from './state.ts';
 
 /** One open of /dev/iommu. */
@@ -21,10 +21,13 @@ export type IommufdContext = DmaOwner & {
   bind(device: IommuDevice): IommufdBinding;
   /** Makes sure that there is an IOAS for a VFIO container. */
   createCompatIoas(): void;
+  hasCompatIoas(): boolean;
   /** ENODEV without. */
   compatIoasId(): number;
   /** A device of the group is bound to the context. */
   hasGroup(group: IommuGroup): boolean;
+  /** The container of no-iommu groups: there must be no IOAS for it (EINVAL), and there will be none. */
+  setNoIommuMode(): void;
   /** A group file that uses the context as container keeps it alive. */
   get(): unknown;
   put(): void;
@@ -55,8 +58,12 @@ export function vfioView(context: Context): IommufdContext {
     createCompatIoas: () => {
       createCompatIoas(context);
     },
+    hasCompatIoas: () => context.vfioIoas !== undefined,
     compatIoasId: () => compatIoas(context).id,
     hasGroup: (group) => context.groups.has(group),
+    setNoIommuMode: () => {
+      setNoIommuMode(context);
+    },
     get: () => context.get(),
     put: () => {
       context.put();

@@ -11,7 +11,7 @@
 import { Errno } from '../base/errno.ts';
 import { remove } from '../base/list.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
-import type { IommuGroup } from '../iommu/group.ts';
+import { addUntranslated, removeUntranslated, type IommuGroup } from '../iommu/group.ts';
 import { mustBeAlone } from '../iommu/ownership.ts';
 import { abandonGroup } from './group.ts';
 import {
@@ -26,24 +26,31 @@ import {
 
 /**
  * A driver offers its device to user space.
- * @throws Errno EINVAL without IOMMU group, or behind an IOMMU that does not keep caches coherent
+ * @throws Errno EINVAL without IOMMU group (unless no-iommu mode makes one up), or behind an IOMMU that does not keep caches
+ *   coherent
  */
 export function register(table: VfioTable, iommu: IommuDevice, ops: VfioDeviceOps): VfioDevice {
-  if (iommu.group === undefined) {
-    throw new Errno('EINVAL', `${iommu.name} has no IOMMU group, so it cannot be assigned`);
-  }
-  if (!iommu.ops.capable(iommu, 'cache-coherency')) {
+  const iommuGroup = iommu.group ?? makeUp(table, iommu);
+  if (!iommuGroup.untranslated && !iommu.ops.capable(iommu, 'cache-coherency')) {
     throw new Errno('EINVAL', `DMA of ${iommu.name} is not coherent with caches`);
   }
   const free = table.devices.indexOf(undefined);
   const index = free < 0 ? table.devices.length : free;
-  const group = groupOf(table, iommu.group);
+  const group = groupOf(table, iommuGroup);
   const device = newDevice(index, { iommu, group }, ops);
   table.devices[index] = device;
   group.devices.unshift(device);
   group.drivers++;
   notify(table, { action: 'add', device });
   return device;
+}
+
+/** A group for a device without one. EINVAL unless no-iommu mode is on. */
+function makeUp({ iommuGroups, parameters }: VfioTable, iommu: IommuDevice): IommuGroup {
+  if (iommuGroups === undefined || !parameters.noIommu) {
+    throw new Errno('EINVAL', `${iommu.name} has no IOMMU group, so it cannot be assigned`);
+  }
+  return addUntranslated(iommuGroups, iommu);
 }
 
 function groupOf(table: VfioTable, iommuGroup: IommuGroup): VfioGroup {
@@ -81,6 +88,7 @@ function complete(device: VfioDevice): void {
   const { table } = group;
   device.whenIdle = undefined;
   table.devices[device.index] = undefined;
+  if (group.noIommu) removeUntranslated(device.iommu);
   group.drivers--;
   if (group.drivers === 0) {
     remove(table.groups, group);

@@ -8,8 +8,14 @@
 import type { Known, Transfer } from '../base/transfer.ts';
 import type { IommuGroup } from '../iommu/group.ts';
 import type { IommufdBinding, IommufdContext } from './iommufd.ts';
-import type { Container, DeviceOpen, GroupOpen, VfioDevice, VfioGroup } from './state.ts';
-import type { Type1 } from './type1/type1.ts';
+import type {
+  Container,
+  ContainerIommu,
+  DeviceOpen,
+  GroupOpen,
+  VfioDevice,
+  VfioGroup,
+} from './state.ts';
 
 export type VfioDeviceNames = {
   /** the one thing to do when a device that is being unregistered has no user any more */
@@ -57,8 +63,12 @@ export function transferGroupOpen(open: GroupOpen, io: Transfer): void {
   open.references = io.count('references of the group file', open.references, 3);
 }
 
-export function transferContainer(container: Container, io: Transfer, types: Known<Type1>): void {
-  container.iommu = io.one('type 1', container.iommu, types);
+export function transferContainer(
+  container: Container,
+  io: Transfer,
+  drivers: Known<ContainerIommu>,
+): void {
+  container.iommu = io.one('IOMMU driver', container.iommu, drivers);
 }
 
 /** @param contexts what the file can be bound to */

@@ -10,10 +10,10 @@
  */
 import type { MmapGrant, MmapRequest } from '../base/task.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
-import type { IommuGroup } from '../iommu/group.ts';
+import type { GroupTable, IommuGroup } from '../iommu/group.ts';
+import type { Pinning } from '../pinning/pages.ts';
 import type { VfioCall } from '../uapi/vfio-ioctls.ts';
 import type { IommufdBinding, IommufdContext } from './iommufd.ts';
-import type { Type1, Type1Settings } from './type1/type1.ts';
 
 /** What a VFIO driver does with its devices; vfio-pci is one. */
 export type VfioDeviceOps = {
@@ -49,9 +49,44 @@ export type RegionPlace = {
   readonly end: number;
 };
 
+/** Module parameters. Where programs can change them, these are as they are now. */
+export type VfioParameters = {
+  /** enable_unsafe_noiommu_mode of vfio */
+  readonly noIommu: boolean;
+  /** allow_unsafe_interrupts of vfio_iommu_type1 */
+  readonly unsafeInterrupts: boolean;
+  /** dma_entry_limit of vfio_iommu_type1: mappings that a container can have */
+  readonly entryLimit: number;
+  /** disable_hugepages of vfio_iommu_type1 */
+  readonly smallPages: boolean;
+};
+
+/** As the modules have them when they are loaded without options. */
+export const DEFAULT_PARAMETERS: VfioParameters = {
+  noIommu: false,
+  unsafeInterrupts: false,
+  entryLimit: 65_535,
+  smallPages: false,
+};
+
+/** An IOMMU driver at work in a container (struct vfio_iommu_driver_ops). */
+export type ContainerIommu = {
+  checkExtension(extension: number): number;
+  /** Throws Errno; the group then is on the blocking domain. */
+  attachGroup(group: IommuGroup): void;
+  detachGroup(group: IommuGroup): void;
+  /** What the container does not know itself. Throws ENOTTY, and more. */
+  ioctl(call: VfioCall): number;
+  release(): void;
+};
+
 /** All devices and groups of one machine. */
 export type VfioTable = {
-  readonly type1: Type1Settings;
+  readonly parameters: VfioParameters;
+  /** what containers pin memory with */
+  readonly pinning: Pinning;
+  /** where no-iommu groups get their numbers; absent: this machine can have none */
+  readonly iommuGroups: GroupTable | undefined;
   /** by index; a free index is undefined */
   readonly devices: (VfioDevice | undefined)[];
   readonly groups: VfioGroup[];
@@ -93,8 +128,10 @@ export type VfioGroup = {
   readonly table: VfioTable;
   /** as owner of the IOMMU group, in refusals */
   readonly name: string;
-  /** "7": the node is /dev/vfio/7 */
+  /** "7": the node is /dev/vfio/7; "noiommu-7" without IOMMU */
   readonly nodeName: string;
+  /** made up for a device that no IOMMU translates */
+  readonly noIommu: boolean;
   /** of the node: the lowest that was free */
   readonly minor: number;
   /** undefined once the last device has left: files that are still open are dead */
@@ -125,7 +162,9 @@ export type Container = {
   /** newest first */
   readonly groups: VfioGroup[];
   /** set by SET_IOMMU */
-  iommu: Type1 | undefined;
+  iommu: ContainerIommu | undefined;
+  /** parameters of the modules; the defaults for a container that is opened by itself */
+  readonly parameters: VfioParameters;
 };
 
 /** An open device: from its own node, where it is blind until BIND_IOMMUFD, or from a group, where it is live at once. */
@@ -137,8 +176,10 @@ export type DeviceOpen = {
   iommufd: IommufdContext | undefined;
 };
 
-export function newTable(type1: Type1Settings): VfioTable {
-  return { type1, devices: [], groups: [], listeners: [] };
+export function newTable(
+  parts: Pick<VfioTable, 'parameters' | 'pinning' | 'iommuGroups'>,
+): VfioTable {
+  return { ...parts, devices: [], groups: [], listeners: [] };
 }
 
 export function newDevice(
@@ -166,7 +207,8 @@ export function newGroup(table: VfioTable, iommuGroup: IommuGroup): VfioGroup {
   return {
     table,
     name: `the container of group ${iommuGroup.id}`,
-    nodeName: String(iommuGroup.id),
+    nodeName: `${iommuGroup.untranslated ? 'noiommu-' : ''}${iommuGroup.id}`,
+    noIommu: iommuGroup.untranslated,
     minor: lowestFree(table.groups.map(({ minor }) => minor)),
     iommuGroup,
     devices: [],
@@ -185,11 +227,11 @@ function lowestFree(used: readonly number[]): number {
   return free;
 }
 
-export function newContainer(): Container {
-  return { groups: [], iommu: undefined };
+export function newContainer(parameters = DEFAULT_PARAMETERS): Container {
+  return { groups: [], iommu: undefined, parameters };
 }
 
-/** "vfio3": the node is /dev/vfio/devices/vfio3 */
-export function deviceName({ index }: VfioDevice): string {
-  return `vfio${index}`;
+/** "vfio3": the node is /dev/vfio/devices/vfio3; "noiommu-vfio3" without IOMMU */
+export function deviceName({ index, group }: VfioDevice): string {
+  return `${group.noIommu ? 'noiommu-' : ''}vfio${index}`;
 }

@@ -5,9 +5,13 @@
  * After drivers/vfio/vfio_main.c.
  */
 import { Faults } from '../base/faults.ts';
+import type { Task } from '../base/task.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
+import type { GroupTable } from '../iommu/group.ts';
 import { PhysicalMemory } from '../machine/memory.ts';
 import { Accounting } from '../pinning/accounting.ts';
+import type { Pinning } from '../pinning/pages.ts';
+import { ContainerFile } from './container-file.ts';
 import { DeviceFile } from './device-file.ts';
 import { openNode } from './device.ts';
 import { GroupFile } from './group-file.ts';
@@ -15,40 +19,38 @@ import { openGroup } from './group.ts';
 import { contextOfIommufdFile, type ContextOfFile } from './iommufd.ts';
 import { hasNode, register, unregister } from './registration.ts';
 import {
+  DEFAULT_PARAMETERS,
   deviceName,
   newTable,
   type VfioDevice,
   type VfioDeviceOps,
   type VfioGroup,
+  type VfioParameters,
   type VfioTable,
 } from './state.ts';
-import type { Type1Settings } from './type1/type1.ts';
-
-// U16_MAX, the default of dma_entry_limit
-const ENTRY_LIMIT = 65_535;
-
-function defaultSettings(): Type1Settings {
-  const pinning = {
-    physical: new PhysicalMemory(),
-    accounting: new Accounting(),
-    faults: new Faults(),
-  };
-  return { unsafeInterrupts: false, entryLimit: ENTRY_LIMIT, smallPages: false, pinning };
-}
 
 export type VfioOptions = {
-  /** of vfio_iommu_type1; default: those of the module, and memory of its own */
-  readonly type1?: Partial<Type1Settings>;
+  /** default: those of modules without options */
+  readonly parameters?: VfioParameters;
+  /** what containers pin memory with; default: memory of its own */
+  readonly pinning?: Pinning;
+  /** where no-iommu groups get their numbers; default: there can be none */
+  readonly iommuGroups?: GroupTable;
   /** Default: the engine's /dev/iommu. */
   readonly contextOfFile?: ContextOfFile;
 };
+
+function ownMemory(): Pinning {
+  return { physical: new PhysicalMemory(), accounting: new Accounting(), faults: new Faults() };
+}
 
 export class Vfio {
   readonly contextOfFile: ContextOfFile;
   readonly table: VfioTable;
 
   constructor(options: VfioOptions = {}) {
-    this.table = newTable({ ...defaultSettings(), ...options.type1 });
+    const { parameters = DEFAULT_PARAMETERS, pinning = ownMemory(), iommuGroups } = options;
+    this.table = newTable({ parameters, pinning, iommuGroups });
     this.contextOfFile = options.contextOfFile ?? contextOfIommufdFile;
   }
 
@@ -89,13 +91,25 @@ export class Vfio {
     return this.table.devices.find((device) => device?.iommu === iommu);
   }
 
-  /** open of a device node. ENODEV while unregistering. */
-  openDevice(device: VfioDevice): DeviceFile {
-    return new DeviceFile(this, openNode(device));
+  /** open of /dev/vfio/vfio. */
+  openContainer(): ContainerFile {
+    return new ContainerFile(this.table.parameters);
   }
 
-  /** open of a group's node. ENODEV, EBUSY: {@link openGroup}. */
-  openGroup(group: VfioGroup): GroupFile {
-    return new GroupFile(this, openGroup(group));
+  /** open of a device node. ENODEV while unregistering, EPERM: {@link openNode}. */
+  openDevice(device: VfioDevice, task?: Caller): DeviceFile {
+    return new DeviceFile(this, openNode(device, mayRawIo(task)));
   }
+
+  /** open of a group's node. ENODEV, EPERM, EBUSY: {@link openGroup}. */
+  openGroup(group: VfioGroup, task?: Caller): GroupFile {
+    return new GroupFile(this, openGroup(group, mayRawIo(task)));
+  }
+}
+
+/** Who opens; whoever does not say so may do everything. */
+type Caller = Pick<Task, 'capable'>;
+
+function mayRawIo(task: Caller | undefined): boolean {
+  return task?.capable('CAP_SYS_RAWIO') ?? true;
 }

@@ -4,7 +4,6 @@
  * After drivers/base/devtmpfs.c.
  */
 import type { Iommufd } from '../../iommufd/iommufd.ts';
-import { ContainerFile } from '../../vfio/container-file.ts';
 import { hasNode } from '../../vfio/registration.ts';
 import { deviceName, type VfioDevice, type VfioGroup } from '../../vfio/state.ts';
 import type { SysfsContext } from './context.ts';
@@ -43,7 +42,7 @@ function vfioDirectory(context: SysfsContext): Directory {
     list: () => {
       const devices = cdevs(context);
       const entries: Named[] = [
-        ['vfio', containerNode()],
+        ['vfio', containerNode(context)],
         ...table.groups.map((group): Named => [group.nodeName, groupNode(context, group)]),
       ];
       if (devices.length > 0) {
@@ -60,13 +59,13 @@ function cdevs({ system }: SysfsContext): VfioDevice[] {
   return system.vfio.table.devices.filter((device) => device !== undefined).filter(hasNode);
 }
 
-function containerNode(): Node {
+function containerNode({ system }: SysfsContext): Node {
   return {
     kind: 'node',
     major: MISC_MAJOR,
     minor: VFIO_MINOR,
     mode: EVERYBODY,
-    open: () => new ContainerFile(),
+    open: () => system.vfio.openContainer(),
   };
 }
 
@@ -76,7 +75,7 @@ function groupNode({ system }: SysfsContext, group: VfioGroup): Node {
     major: VFIO_GROUP_MAJOR,
     minor: group.minor,
     mode: OWNER_ONLY,
-    open: () => system.vfio.openGroup(group),
+    open: (task) => system.vfio.openGroup(group, task),
   };
 }
 
@@ -86,7 +85,7 @@ function deviceNode({ system }: SysfsContext, device: VfioDevice): Node {
     major: VFIO_DEVICE_MAJOR,
     minor: device.index,
     mode: OWNER_ONLY,
-    open: () => system.vfio.openDevice(device),
+    open: (task) => system.vfio.openDevice(device, task),
   };
 }
 

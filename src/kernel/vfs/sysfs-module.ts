@@ -5,6 +5,7 @@
  * (module_param) and kernel/params.c: true is Y, false is N.
  */
 import { Errno } from '../../base/errno.ts';
+import type { VfioParameters } from '../../vfio/state.ts';
 import { booleanOrInvalid, unsignedOrInvalid } from './parse.ts';
 import { atOnce, fixed, over, readable, writable, type Attribute, type Directory } from './tree.ts';
 
@@ -47,6 +48,25 @@ export function initialParameters(): Parameters {
       Object.entries(parameters).map(([name, { value }]) => [`${module}.${name}`, value] as const),
     ),
   );
+}
+
+/** What VFIO sees of them, at every moment. */
+export function vfioParameters(values: Parameters): VfioParameters {
+  const isOn = (key: string): boolean => values.get(key) === true;
+  return {
+    get noIommu() {
+      return isOn('vfio.enable_unsafe_noiommu_mode');
+    },
+    get unsafeInterrupts() {
+      return isOn('vfio_iommu_type1.allow_unsafe_interrupts');
+    },
+    get entryLimit() {
+      return Number(values.get('vfio_iommu_type1.dma_entry_limit') ?? DMA_ENTRY_LIMIT);
+    },
+    get smallPages() {
+      return isOn('vfio_iommu_type1.disable_hugepages');
+    },
+  };
 }
 
 /** @param drivers names of drivers that are modules of their own, under the name of their module */

@@ -277,6 +277,9 @@ export const MACHINE_SHAPE: MapShape = map(
           word(['vfio_iommu_type1', 'iommufd'], 'A module.'),
           'Modules with allow_unsafe_interrupts=1: interrupts need not be remapped.',
         ),
+        noiommu: flag(
+          'enable_unsafe_noiommu_mode=1 of the module vfio: devices without IOMMU can be assigned. Default: false.',
+        ),
       },
       [],
       'Boot options.',

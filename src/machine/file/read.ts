@@ -98,6 +98,7 @@ function emptyMachine(file: MapValue, name: string, problems: Problems): Machine
     acsOptions: readAcsOptions(boot, problems),
     atsDisabled: boot !== undefined && flagOf(boot, 'ats') === false,
     unsafeInterrupts: readUnsafeInterrupts(boot),
+    noIommu: boot !== undefined && flagOf(boot, 'noiommu') === true,
     iommus: readIommus(file, problems),
     drivers: mapsOf(file, 'drivers').map(readDriver),
     firmwareTables:

@@ -64,10 +64,18 @@ export function formatMachine(machine: Machine, capture?: CaptureNote): string {
   });
 }
 
-function boot({ acs, unsafeInterrupts: { type1, iommufd } }: Machine): JsonMap | undefined {
+function boot({
+  acs,
+  unsafeInterrupts: { type1, iommufd },
+  noIommu,
+}: Machine): JsonMap | undefined {
   const modules = [...(type1 ? ['vfio_iommu_type1'] : []), ...(iommufd ? ['iommufd'] : [])];
-  if (acs !== 'as-is' && modules.length === 0) return undefined;
-  return { acs: acs === 'as-is' ? acs : undefined, 'unsafe-interrupts': filled(modules) };
+  if (acs !== 'as-is' && modules.length === 0 && !noIommu) return undefined;
+  return {
+    acs: acs === 'as-is' ? acs : undefined,
+    'unsafe-interrupts': filled(modules),
+    noiommu: noIommu ? true : undefined,
+  };
 }
 
 function captureNote({ firmwareTables }: Machine, note: CaptureNote): JsonMap {

@@ -6,6 +6,7 @@ import { BufferMemory } from '../../client/buffer-memory.ts';
 import { pcIommu } from '../../iommu/hardware/pc.ts';
 import { ContainerLab, RESERVED } from '../../testing/container-lab.ts';
 import * as uapi from '../../uapi/vfio.ts';
+import { DEFAULT_PARAMETERS } from '../state.ts';
 
 const PAGE = 4096n;
 const V1 = uapi.VFIO_TYPE1_IOMMU;
@@ -36,7 +37,7 @@ test('MAP_DMA judges size, wrap-around, flags and alignment in this order', () =
 
 test('MAP_DMA: an overlap comes before a full container, and that before an IOVA that is not valid', () => {
   const lab = ContainerLab.ready(uapi.VFIO_TYPE1v2_IOMMU, {
-    machine: { vfio: { type1: { entryLimit: 2 } } },
+    machine: { vfio: { parameters: { ...DEFAULT_PARAMETERS, entryLimit: 2 } } },
   });
   assert.equal(lab.map(0x1000n, 1), 'ok');
   assert.equal(lab.map(0xfee0_0000n, 1), 'EINVAL', 'the MSI window');

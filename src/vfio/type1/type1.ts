@@ -17,9 +17,10 @@ import { Errno } from '../../base/errno.ts';
 import { hex, showSpan, spanOf } from '../../base/position.ts';
 import { RangeMap } from '../../base/range-map.ts';
 import { attachSubgroup, detachSubgroup } from '../../iommu/attach.ts';
-import type { Domain, IommuDevice, ReservedRegion } from '../../iommu/domain.ts';
+import type { Domain, IommuDevice } from '../../iommu/domain.ts';
 import type { IommuGroup, Subgroup } from '../../iommu/group.ts';
 import { PagingDomain } from '../../iommu/paging-domain.ts';
+import { groupReservedRegions } from '../../iommu/reserved-regions.ts';
 import type { Pinning } from '../../pinning/pages.ts';
 import {
   __VFIO_RESERVED_TYPE1_NESTING_IOMMU,
@@ -29,7 +30,10 @@ import {
   VFIO_UNMAP_ALL,
   VFIO_UPDATE_VADDR,
 } from '../../uapi/vfio.ts';
+import type { VfioCall } from '../../uapi/vfio-ioctls.ts';
+import type { ContainerIommu, VfioParameters, VfioTable } from '../state.ts';
 import { removeDma, type DmaMapping } from './dma.ts';
+import { TYPE1_IOCTLS } from './ioctls.ts';
 import { isExcluded, withinAperture, withoutRegions, type IovaRange } from './iova-list.ts';
 
 const OPENABLE = [VFIO_TYPE1_IOMMU, VFIO_TYPE1v2_IOMMU, __VFIO_RESERVED_TYPE1_NESTING_IOMMU];
@@ -42,17 +46,6 @@ export function supportsExtension(extension: number): number {
   return ALWAYS.includes(extension) ? 1 : 0;
 }
 
-/** Parameters of the module vfio_iommu_type1, and what pinning needs. */
-export type Type1Settings = {
-  /** allow_unsafe_interrupts */
-  readonly unsafeInterrupts: boolean;
-  /** dma_entry_limit: mappings that a container can have */
-  readonly entryLimit: number;
-  /** disable_hugepages */
-  readonly smallPages: boolean;
-  readonly pinning: Pinning;
-};
-
 /** A domain of a container, and the groups on it. */
 export type SharedDomain = {
   readonly domain: Domain;
@@ -61,10 +54,9 @@ export type SharedDomain = {
   readonly groups: IommuGroup[];
 };
 
-export class Type1 {
+export class Type1 implements ContainerIommu {
   /** Version 2 refuses to cut mappings. */
   readonly v2: boolean;
-  readonly smallPages: boolean;
   readonly pinning: Pinning;
   /** The container's domains, newest first; each has at least one group. */
   readonly domains: SharedDomain[] = [];
@@ -78,16 +70,20 @@ export class Type1 {
   iovas: readonly IovaRange[] = [];
   /** what all domains can map with one entry, a bit for each size; parts of a page count as a page */
   pageSizes = ~(PAGE - 1n) & EVERYTHING.last;
-  readonly #unsafeInterrupts: boolean;
+  readonly #parameters: VfioParameters;
 
   /** @throws Errno EINVAL for an extension that is not an IOMMU type */
-  constructor(type: number, settings: Type1Settings) {
+  constructor(type: number, { parameters, pinning }: Pick<VfioTable, 'parameters' | 'pinning'>) {
     if (!OPENABLE.includes(type)) throw new Errno('EINVAL', `${type} is not an IOMMU type`);
     this.v2 = type !== VFIO_TYPE1_IOMMU;
-    this.#unsafeInterrupts = settings.unsafeInterrupts;
-    this.smallPages = settings.smallPages;
-    this.pinning = settings.pinning;
-    this.entriesLeft = settings.entryLimit;
+    this.#parameters = parameters;
+    this.pinning = pinning;
+    this.entriesLeft = parameters.entryLimit;
+  }
+
+  /** disable_hugepages: mappings get leaves of a page only. */
+  get smallPages(): boolean {
+    return this.#parameters.smallPages;
   }
 
   /** Domains that have page tables: all, but for the IOMMUs without any that tests use. */
@@ -142,7 +138,7 @@ export class Type1 {
     const coherent = ops.capable(device, 'enforce-cache-coherency');
     try {
       const iovas = this.#iovasWith(group, domain);
-      if (!this.#unsafeInterrupts) refuseForgedInterrupts(group);
+      if (!this.#parameters.unsafeInterrupts) refuseForgedInterrupts(group);
       if (this.#joinCompatible(group, { ops, coherent })) domain.free();
       else this.#add({ domain, ops, coherent, groups: [group] });
       this.iovas = iovas;
@@ -157,7 +153,7 @@ export class Type1 {
   #iovasWith(group: IommuGroup, domain: Domain): readonly IovaRange[] {
     const aperture = apertureOf(domain);
     this.#refuseSmallerAperture(domain, aperture);
-    const regions = regionsOf(group);
+    const regions = groupReservedRegions(group);
     for (const { start, last, type } of regions.filter(isExcluded)) {
       const there = this.#mappingIn(start, last);
       if (there === undefined) continue;
@@ -250,15 +246,15 @@ export class Type1 {
     let ranges: readonly IovaRange[] = [];
     for (const { domain } of this.domains) ranges = withinAperture(ranges, apertureOf(domain));
     const groups = this.domains.flatMap((shared) => shared.groups);
-    this.iovas = withoutRegions(ranges, groups.flatMap(regionsOf));
+    this.iovas = withoutRegions(ranges, groups.flatMap(groupReservedRegions));
   }
 
   #removeAll(): void {
     for (const dma of [...this.dmas]) removeDma(this, dma);
   }
 
-  detachAll(): void {
-    for (const group of this.domains.flatMap(({ groups }) => groups)) this.detachGroup(group);
+  ioctl(call: VfioCall): number {
+    return TYPE1_IOCTLS.execute(this, call);
   }
 
   /** The container is unset. All groups have left, and everything that was mapped with them. */
@@ -270,10 +266,6 @@ export class Type1 {
 
 function apertureOf(domain: Domain): IovaRange {
   return domain instanceof PagingDomain ? domain.geometry : EVERYTHING;
-}
-
-function regionsOf(group: IommuGroup): readonly ReservedRegion[] {
-  return group.members.flatMap(({ reservedRegions }) => reservedRegions);
 }
 
 function refuseForgedInterrupts(group: IommuGroup): void {
