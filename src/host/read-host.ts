@@ -58,7 +58,7 @@ export function readHost(roots: HostRoots = HOST_ROOTS): Machine {
   const groups = readGroups(roots);
   const machine = new Machine({
     kind: 'pc',
-    name: readText(roots.proc, 'sys/kernel/hostname') ?? 'host',
+    name: hostName(readText(roots.proc, 'sys/kernel/hostname')),
     source: 'host',
     acs: 'as-is',
     iommus: readIommus(roots, groups, descriptions),
@@ -74,6 +74,11 @@ export function readHost(roots: HostRoots = HOST_ROOTS): Machine {
   addDevices(machine, descriptions, unreadable);
   machine.remarks.push(...remarksOf(machine, unreadable));
   return machine;
+}
+
+/** A kernel without a name of its own says "(none)". */
+function hostName(text: string | undefined): string {
+  return text === undefined || text === '' || text === '(none)' ? 'host' : text;
 }
 
 /** Adds what has its surroundings; the rest is unreadable. */

@@ -22,6 +22,7 @@ Shows the devices of a machine as a tree, the IOMMU group of each, and who may o
   kernel  a driver in the group does kernel DMA; user space cannot own the group as long as it is bound
   free    no driver does, and none of VFIO is bound; user space can take the group
   user    a driver of VFIO is bound; a program can claim the group
+  in use  on this computer: a process has the group or a device of it open
   -       no group: no IOMMU translates for the device
 
 Devices of one group share requester IDs, or can do peer-to-peer DMA that bypasses the IOMMU. They are assigned
@@ -52,6 +53,8 @@ type Shown = {
   readonly machine: Machine;
   readonly view: GroupView;
   readonly system: PciSystemParts;
+  /** who has a group open, by number; on a host */
+  readonly users: ReadonlyMap<number, string[]>;
 };
 
 type Row = { readonly tree: string; readonly device: PciDevice };
@@ -68,10 +71,11 @@ function rowsOf(bus: PciBus, prefix: string, rows: Row[]): void {
   }
 }
 
-function paintUse(use: DmaUse, style: Style, width: number): string {
+function paintUse(use: DmaUse | 'in use', style: Style, width: number): string {
   const text = (use === 'none' ? '-' : use).padEnd(width);
   switch (use) {
     case 'kernel':
+    case 'in use':
       return style.warn(text);
     case 'free':
     case 'user':
@@ -86,7 +90,7 @@ function drawnBuses(machine: Machine): PciBus[] {
   return [...machine.buses].filter((bus) => bus.isRoot || bus.isVirtual);
 }
 
-function tree({ machine, view, system }: Shown, style: Style): string[] {
+function tree({ machine, view, system, users }: Shown, style: Style): string[] {
   const lines: string[] = [];
   const sections = drawnBuses(machine).map((bus) => {
     const rows: Row[] = [];
@@ -112,7 +116,7 @@ function tree({ machine, view, system }: Shown, style: Style): string[] {
     lines.push(style.bold(title));
     for (const { tree: drawn, device } of rows) {
       const id = view.idOf(device);
-      const use = dmaUse(system, device.name);
+      const use = users.has(id ?? -1) ? 'in use' : dmaUse(system, device.name);
       const name = nameOf(device);
       const place = `${style.dim(drawn)}${device.name}${' '.repeat(Math.max(0, width - drawn.length - device.name.length))}`;
       const group = (id === undefined ? '-' : String(id)).padStart(5);
@@ -178,12 +182,16 @@ function disagreementLines(view: GroupView, style: Style): string[] {
   ];
 }
 
+function counted(count: number, what: string): string {
+  return `${count === 0 ? 'no' : count} ${what}${count === 1 ? '' : 's'}`;
+}
+
 function textOutput(shown: Shown, style: Style): string {
-  const { machine, view } = shown;
+  const { machine, view, users } = shown;
   const status = iommuStatus(machine);
   const groups = view.groups.length;
   const lines = [
-    `${style.bold(machine.name)}: ${machine.deviceCount} devices, ${groups === 0 ? 'no' : groups} groups` +
+    `${style.bold(machine.name)}: ${counted(machine.deviceCount, 'device')}, ${counted(groups, 'group')}` +
       (view.profile === 'linux' ? '' : ` (profile ${view.profile})`),
     status.sentence,
     '',
@@ -192,7 +200,6 @@ function textOutput(shown: Shown, style: Style): string {
     lines.push('The mock devices of this machine are made by the program that runs on it.');
   else if (machine.deviceCount === 0) lines.push('There is no PCI device.');
   else lines.push(...tree(shown, style), ...sharedGroups(view, style));
-  const users = vfioUsers(machine, view);
   if (users.size > 0) lines.push('', style.bold('In use'));
   for (const [id, sentences] of users)
     lines.push(...sentences.map((sentence) => `group ${id}: ${sentence}`));
@@ -210,8 +217,7 @@ function textOutput(shown: Shown, style: Style): string {
   return `${lines.join('\n')}\n`;
 }
 
-function jsonOutput({ machine, view, system }: Shown): string {
-  const users = vfioUsers(machine, view);
+function jsonOutput({ machine, view, system, users }: Shown): string {
   const groups = view.groups.map((group) => {
     const recorded = machine.recordedGroups.get(group.id);
     const [first] = group.members;
@@ -284,7 +290,7 @@ export const lsCommand: Command = {
     const machine = chosenMachine(values);
     const system = pciSystem(machine, { profile });
     const view = new GroupView(machine, profile, system.pci.builder);
-    const shown = { machine, view, system };
+    const shown = { machine, view, system, users: vfioUsers(machine, view) };
     print(values.json === true ? jsonOutput(shown) : textOutput(shown, style));
     return 0;
   },

@@ -1,11 +1,12 @@
 /** `uiommu why DEVICE`: can it be assigned, by which interface, and if not: what refuses, and what to do about it. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { assess, commandsFor, type Assignability, type Guard } from '../../explain/assign.ts';
+import { assess, commandsFor, type Assignability } from '../../explain/assign.ts';
 import { kernelDriver } from '../../explain/use.ts';
 import { planSplit, type SplitPlan } from '../../explain/split.ts';
 import { HOST_ROOTS } from '../../host/files.ts';
-import { HolderIndex, type Held, type Holders } from '../../host/holders.ts';
+import { guardsOf, heldBy } from '../../host/guards.ts';
+import { HolderIndex, type Holders } from '../../host/holders.ts';
 import { interfacesOf, type InterfaceState } from '../../host/interfaces.ts';
 import { GroupView } from '../../iommu/group-view.ts';
 import { reasonsBetween, roleOf } from '../../iommu/group-reasons.ts';
@@ -85,29 +86,6 @@ function report(machine: Machine, profile: ProfileName, device: PciDevice): Repo
 function commandsOnHost({ source }: Machine, commands: readonly string[]): readonly string[] {
   const loaded = source !== 'host' || existsSync(join(HOST_ROOTS.sys, 'bus/pci/drivers/vfio-pci'));
   return loaded || commands.length === 0 ? commands : ['modprobe vfio-pci', ...commands];
-}
-
-/** Somebody has the group open already, or this system needs what a step would take away. */
-function guardsOf(index: HolderIndex, view: GroupView, touched: readonly string[]): Guard[] {
-  return touched.flatMap((name) => {
-    const device = view.machine.get(name);
-    if (device === undefined) return [];
-    const { holders } = index.holdersOf(heldBy(view, device));
-    return holders.flatMap(({ kind, sentence, vital }): Guard[] => {
-      if (kind === 'vfio-user') {
-        const step = 'end that process, or let it close the file';
-        return [{ rule: 'in-use', sentence: `${name} is in use: ${sentence}`, step }];
-      }
-      if (!vital) return [];
-      const step = 'stop using it first; nothing else stops a driver from being unbound';
-      return [{ rule: 'vital', sentence: `this system needs ${name}: ${sentence}`, step }];
-    });
-  });
-}
-
-function heldBy(view: GroupView, device: PciDevice): Held {
-  const members = view.membersWith(device).map(({ name }) => name);
-  return { name: device.name, group: view.idOf(device), members };
 }
 
 function jsonOutput(all: Report): string {
