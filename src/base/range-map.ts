@@ -6,11 +6,10 @@
  * because a double cannot hold 64 bits and a bigint costs ten times as much. Nearly every range is page aligned; ranges
  * smaller than a page, several in one page, work exactly.
  *
- * It is a B+-tree whose nodes are numbers and lie in a few large arrays (range-nodes.ts), so that a million ranges cost the
+ * It is a B+-tree whose nodes are numbers and lie in two buffers (range-nodes.ts), so that a million ranges cost the
  * garbage collector nothing but the items themselves. Invariants (`verify` checks them):
  * - items ascend through the leaves, which are linked both ways; no leaf is empty but the only one of an empty map;
- * - keys of a leaf are in order and so are their slots; ends and items stay in the slot that they got, so that an insert
- *   moves nine bytes an item;
+ * - keys, ends and entries of a leaf are in order; no two items have the same entry;
  * - keys of an inner node bound its kids from below: those in kid i are at least keys[i], those in kid i-1 at most (equal
  *   keys, of items that start within one page, may be cut anywhere); keys[0] is -Infinity, the bound is the parent's;
  * - keys behind the count are Infinity, so that a search needs no count;
@@ -25,13 +24,10 @@ import {
   LEAF,
   endOf,
   gapBetween,
-  InnerPool,
   keyOf,
-  LeafPool,
+  Nodes,
   NONE,
   PAGE_BYTES,
-  upperBoundInner,
-  upperBoundLeaf,
 } from './range-nodes.ts';
 import type { Span } from './range-nodes.ts';
 
@@ -49,8 +45,8 @@ export class RangeMap<T extends Span> {
   #size = 0;
   /** counts changes, for iterators */
   #changes = 0;
-  #leaves: LeafPool<T>;
-  #inner = new InnerPool();
+  #leaves: Nodes<T>;
+  #inner = new Nodes<T>('inner');
   /** a leaf if the height is 0, else an inner node */
   #root = 0;
   #height = 0;
@@ -71,7 +67,7 @@ export class RangeMap<T extends Span> {
   /** @param options numbers: keep a number beside each item, for {@link RangeMap.numberAt} */
   constructor(options: { readonly numbers?: boolean } = {}) {
     this.#withNumbers = options.numbers ?? false;
-    this.#leaves = new LeafPool(this.#withNumbers);
+    this.#leaves = new Nodes('leaves', this.#withNumbers);
     this.#root = this.#leaf = this.#leaves.alloc();
   }
 
@@ -82,8 +78,8 @@ export class RangeMap<T extends Span> {
   clear(): void {
     this.#size = 0;
     this.#changes++;
-    this.#leaves = new LeafPool(this.#withNumbers);
-    this.#inner = new InnerPool();
+    this.#leaves = new Nodes('leaves', this.#withNumbers);
+    this.#inner = new Nodes('inner');
     this.#height = 0;
     this.#root = this.#leaf = this.#leaves.alloc();
     this.#index = 0;
@@ -94,8 +90,7 @@ export class RangeMap<T extends Span> {
     const position = this.#seek(page, offset);
     if (position === NONE) return undefined;
     const leaves = this.#leaves;
-    const entry = leaves.entryAt(position);
-    return leaves.endsBefore(entry, page, offset) ? undefined : leaves.items[entry];
+    return leaves.endsBefore(position, page, offset) ? undefined : leaves.itemAt(position);
   }
 
   /**
@@ -106,8 +101,8 @@ export class RangeMap<T extends Span> {
     const position = this.#seek(page, offset);
     if (position === NONE) return NaN;
     const leaves = this.#leaves;
-    const entry = leaves.entryAt(position);
-    return leaves.endsBefore(entry, page, offset) ? NaN : leaves.numbers[entry]!;
+    if (leaves.endsBefore(position, page, offset)) return NaN;
+    return leaves.numbers[leaves.entryAt(position)]!;
   }
 
   /** The highest item that starts at or before the position. */
@@ -161,14 +156,14 @@ export class RangeMap<T extends Span> {
    */
   nextWideGap(page: number, pages: number): T | undefined {
     const position = this.#seek(page, 0);
-    const included = position !== NONE && this.#leaves.keys[position] === page;
+    const included = position !== NONE && this.#leaves.keyAt(position) === page;
     let node = this.#leaf;
-    if (this.#leaves.gaps[node]! >= pages) {
+    if (this.#leaves.gap(node) >= pages) {
       const found = this.#wideInLeaf(node, this.#index - (included ? 1 : 0), pages);
       if (found !== undefined) return found;
     }
     for (let level = 1; level <= this.#height; level++) {
-      const parent = this.#pool(level - 1).parents[node]!;
+      const parent = this.#pool(level - 1).parent(node);
       const index = this.#inner.indexOf(parent, node) + 1;
       const found = this.#wideInKids(level, parent, index, pages);
       if (found !== undefined) return found;
@@ -184,41 +179,41 @@ export class RangeMap<T extends Span> {
   insert(item: T, number = NaN): void {
     if (!this.#isKnownFree(item)) this.#seekFree(item);
     const leaves = this.#leaves;
-    if (leaves.counts[this.#leaf] === LEAF) this.#split(keyOf(item.firstPage, item.firstOffset));
+    if (leaves.count(this.#leaf) === LEAF) this.#split(keyOf(item.firstPage, item.firstOffset));
     const leaf = this.#leaf;
     const index = this.#index;
-    const entry = leaves.insert(leaf, index, item);
-    if (this.#withNumbers) leaves.numbers[entry] = number;
+    leaves.insert(leaf, index, item, number);
     this.#size++;
     this.#changes++;
     const before = leaves.before(leaf, index);
-    if (leaves.reach(before, leaf * LEAF + index) <= leaves.gaps[leaf]!) return;
-    const gap = leaves.gap(before, leaf * LEAF + index);
-    if (gap > leaves.gaps[leaf]!) this.#raise(leaf, gap);
+    if (leaves.reach(before, leaf + index) <= leaves.gap(leaf)) return;
+    const gap = leaves.gapBefore(before, leaf + index);
+    if (gap > leaves.gap(leaf)) this.#raise(leaf, gap);
   }
 
   /** @throws Error (a bug) if the item is not in the map */
   delete(item: T): void {
     const leaves = this.#leaves;
     // Who deletes an item has usually just looked it up.
-    if (this.#index === 0 || leaves.itemAt(this.#leaf * LEAF + this.#index - 1) !== item) {
+    const here = this.#index === 0 ? undefined : leaves.itemAt(this.#leaf + this.#index - 1);
+    if (here !== item) {
       const position = this.#seek(item.firstPage, item.firstOffset);
       if (leaves.itemAt(position) !== item) throw new Error(`${show(item)} is not in the map`);
     }
     const leaf = this.#leaf;
     const index = this.#index - 1;
-    const next = leaves.from(leaf, index + 1);
-    if (next !== NONE) {
-      // The end of the item before would cost a look at other memory: too wide, never too small.
-      const gap = leaves.reach(leaves.before(leaf, index), next);
-      const holder = Math.floor(next / LEAF);
-      if (gap > leaves.gaps[holder]!) this.#raise(holder, gap);
-    }
     leaves.remove(leaf, index);
     this.#index = index;
     this.#size--;
     this.#changes++;
-    if (leaves.counts[leaf]! < LEAF * FEW) this.#shrink(leaf);
+    const next = leaves.from(leaf, index);
+    if (next !== NONE) {
+      // The exact gap would cost more: too wide, never too small.
+      const gap = leaves.reach(leaves.before(leaf, index), next);
+      const holder = index < leaves.count(leaf) ? leaf : next;
+      if (gap > leaves.gap(holder)) this.#raise(holder, gap);
+    }
+    if (leaves.count(leaf) < LEAF * FEW) this.#shrink(leaf);
   }
 
   /**
@@ -239,8 +234,8 @@ export class RangeMap<T extends Span> {
       }
       const position = this.#leaves.from(leaf, index);
       if (position === NONE) return;
-      leaf = Math.floor(position / LEAF);
-      index = (position % LEAF) + 1;
+      leaf = this.#leaves.leafOf(position);
+      index = position - leaf + 1;
       item = this.#leaves.itemAt(position)!;
       yield item;
     }
@@ -250,43 +245,41 @@ export class RangeMap<T extends Span> {
   verify(): void {
     const leaves = this.#leaves;
     const order = this.#verifyNode(this.#height, this.#root, NONE, [-Infinity, Infinity]);
-    let items = 0;
+    const entries = new Set<number>();
     let previous = NONE;
     for (const [i, leaf] of order.entries()) {
-      assume(leaves.previous[leaf] === (order[i - 1] ?? NONE), 'leaves are linked back');
-      assume(leaves.next[leaf] === (order[i + 1] ?? NONE), 'leaves are linked in order');
-      const count = leaves.counts[leaf]!;
+      assume(leaves.previous(leaf) === (order[i - 1] ?? NONE), 'leaves are linked back');
+      assume(leaves.next(leaf) === (order[i + 1] ?? NONE), 'leaves are linked in order');
+      const count = leaves.count(leaf);
       assume(count > 0 || this.#size === 0, 'no leaf is empty');
-      const slots = new Set(leaves.slots.subarray(leaf * LEAF, (leaf + 1) * LEAF));
-      assume(slots.size === LEAF, 'slots are a permutation');
-      for (let position = leaf * LEAF; position < (leaf + 1) * LEAF; position++) {
+      for (let position = leaf; position < leaf + count; position++) {
         const item = leaves.itemAt(position);
-        const used = position < leaf * LEAF + count;
-        assume((item !== undefined) === used, 'slots hold an item up to the count');
-        if (item === undefined) continue;
-        const before = leaves.itemAt(previous);
-        const gap = gapBetween(before, item);
-        assume(gap >= 0 && gap === leaves.gap(previous, position), 'items ascend and are disjoint');
-        assume(gap <= leaves.gaps[leaf]!, 'gap bounds hold');
+        if (item === undefined) throw new Error('range map: not so: entries have an item');
+        entries.add(leaves.entryAt(position));
+        const gap = gapBetween(leaves.itemAt(previous), item);
+        assume(gap >= 0 && gap === leaves.gapBefore(previous, position), 'items ascend, disjoint');
+        assume(gap <= leaves.gap(leaf), 'gap bounds hold');
         assume(
-          leaves.keys[position] === keyOf(item.firstPage, item.firstOffset),
+          leaves.keyAt(position) === keyOf(item.firstPage, item.firstOffset),
           'keys are starts',
         );
         previous = position;
-        items++;
       }
     }
-    assume(items === this.#size, 'the size is the number of items');
+    assume(entries.size === this.#size, 'the size is the number of items, each with its entry');
+    assume(
+      leaves.items.filter((item) => item !== undefined).length === this.#size,
+      'items are there once',
+    );
   }
 
   /** @returns the leaves below, in order */
   #verifyNode(level: number, node: number, parent: number, bounds: [number, number]): number[] {
     const pool = this.#pool(level);
-    const width = level === 0 ? LEAF : FANOUT;
-    const count = pool.counts[node]!;
-    const all = [...pool.keys.subarray(node * width, (node + 1) * width)];
+    const count = pool.count(node);
+    const all = pool.keysOf(node);
     const keys = all.slice(0, count);
-    assume(pool.parents[node] === parent, 'parents are linked');
+    assume(pool.parent(node) === parent, 'parents are linked');
     assume(
       all.every((key, i) => key < Infinity === i < count),
       'keys behind the count are Infinity',
@@ -298,8 +291,8 @@ export class RangeMap<T extends Span> {
     }
     assume(count > 0 && keys[0] === -Infinity, 'an inner node has kids, the first unbounded');
     return keys.flatMap((key, i) => {
-      const kid = this.#inner.kids[node * FANOUT + i]!;
-      assume(this.#pool(level - 1).gaps[kid]! <= pool.gaps[node]!, 'a gap covers those below');
+      const kid = this.#inner.kid(node, i);
+      assume(this.#pool(level - 1).gap(kid) <= pool.gap(node), 'a gap covers those below');
       const [low, high] = [Math.max(key, bounds[0]), keys[i + 1] ?? bounds[1]];
       assume(low <= high, 'keys of inner nodes ascend');
       return this.#verifyNode(level - 1, kid, node, [low, high]);
@@ -327,7 +320,7 @@ export class RangeMap<T extends Span> {
     }
     const leaves = this.#leaves;
     const previous = this.#seek(firstPage, firstOffset);
-    if (previous !== NONE && !leaves.endsBefore(leaves.entryAt(previous), firstPage, firstOffset)) {
+    if (previous !== NONE && !leaves.endsBefore(previous, firstPage, firstOffset)) {
       throw new Error(`${show(item)} overlaps ${show(leaves.itemAt(previous)!)}`);
     }
     const next = leaves.from(this.#leaf, this.#index);
@@ -336,7 +329,7 @@ export class RangeMap<T extends Span> {
     }
   }
 
-  #pool(level: number): LeafPool<T> | InnerPool {
+  #pool(level: number): Nodes<T> {
     return level === 0 ? this.#leaves : this.#inner;
   }
 
@@ -349,8 +342,8 @@ export class RangeMap<T extends Span> {
     const key = keyOf(page, offset);
     let leaf = this.#leaf;
     if (!this.#covers(leaf, key)) leaf = this.#descend(key);
-    else if (offset === 0 && this.#isHere(key)) return leaf * LEAF + this.#index - 1;
-    const index = upperBoundLeaf(leaves.keys, leaf * LEAF, key);
+    else if (offset === 0 && this.#isHere(key)) return leaf + this.#index - 1;
+    const index = leaves.upperBound(leaf, key);
     this.#leaf = leaf;
     this.#index = index;
     const position = leaves.before(leaf, index);
@@ -361,9 +354,9 @@ export class RangeMap<T extends Span> {
   #seekWithin(from: number, key: number, offset: number): number {
     const leaves = this.#leaves;
     let position = from;
-    while (position !== NONE && leaves.keys[position] === key) {
-      const leaf = Math.floor(position / LEAF);
-      const index = position % LEAF;
+    while (position !== NONE && leaves.keyAt(position) === key) {
+      const leaf = leaves.leafOf(position);
+      const index = position - leaf;
       this.#leaf = leaf;
       this.#index = index + 1;
       if (leaves.itemAt(position)!.firstOffset <= offset) break;
@@ -377,34 +370,30 @@ export class RangeMap<T extends Span> {
   #ceiling(page: number, offset: number): number {
     const leaves = this.#leaves;
     const position = this.#seek(page, offset);
-    return position === NONE || leaves.endsBefore(leaves.entryAt(position), page, offset)
+    return position === NONE || leaves.endsBefore(position, page, offset)
       ? leaves.from(this.#leaf, this.#index)
       : position;
   }
 
   /** Whether the key belongs where the last search ended, between two items of one leaf. */
   #isHere(key: number): boolean {
-    const { keys, counts } = this.#leaves;
+    const leaves = this.#leaves;
     const index = this.#index;
-    if (index === 0 || index >= counts[this.#leaf]!) return false;
-    const at = this.#leaf * LEAF + index;
-    return keys[at - 1]! <= key && key < keys[at]!;
+    if (index === 0 || index >= leaves.count(this.#leaf)) return false;
+    const position = this.#leaf + index;
+    return leaves.keyAt(position - 1) <= key && key < leaves.keyAt(position);
   }
 
   /** Whether the key certainly belongs to the leaf, so that no way down from the root is needed. */
   #covers(leaf: number, key: number): boolean {
-    const { keys, counts, next } = this.#leaves;
-    const first = leaf * LEAF;
-    if (key < keys[first]!) return this.#height === 0;
-    return key < keys[first + counts[leaf]! - 1]! || next[leaf] === NONE;
+    const leaves = this.#leaves;
+    if (key < leaves.keyAt(leaf)) return this.#height === 0;
+    return key < leaves.keyAt(leaf + leaves.count(leaf) - 1) || leaves.next(leaf) === NONE;
   }
 
   #descend(key: number): number {
-    const { keys, kids } = this.#inner;
     let node = this.#root;
-    for (let level = this.#height; level > 0; level--) {
-      node = kids[node * FANOUT + upperBoundInner(keys, node * FANOUT, key) - 1]!;
-    }
+    for (let level = this.#height; level > 0; level--) node = this.#inner.kidFor(node, key);
     return node;
   }
 
@@ -414,12 +403,12 @@ export class RangeMap<T extends Span> {
     const left = this.#leaf;
     const right = leaves.alloc();
     // Ascending inserts, the usual way to fill an address space, leave full leaves behind them.
-    const append = leaves.next[left] === NONE && this.#index === LEAF;
+    const append = leaves.next(left) === NONE && this.#index === LEAF;
     const middle = append ? LEAF : LEAF / 2;
     leaves.move(left, middle, right);
     leaves.link(right, left);
-    if (!append) leaves.gaps[right] = leaves.gaps[left]!;
-    this.#addKid(1, left, right, append ? key : leaves.keys[right * LEAF]!);
+    if (!append) leaves.setGap(right, leaves.gap(left));
+    this.#addKid(1, left, right, append ? key : leaves.keyAt(right));
     if (this.#index > middle || append) {
       this.#leaf = right;
       this.#index -= middle;
@@ -430,163 +419,149 @@ export class RangeMap<T extends Span> {
   #addKid(level: number, left: number, right: number, key: number): void {
     const inner = this.#inner;
     const kids = this.#pool(level - 1);
-    if (kids.parents[left] === NONE) {
+    if (kids.parent(left) === NONE) {
       const root = inner.alloc();
-      inner.insert(root, 0, -Infinity, left);
-      inner.gaps[root] = kids.gaps[left]!;
-      kids.parents[left] = root;
+      inner.insertKid(root, 0, -Infinity, left);
+      inner.setGap(root, kids.gap(left));
+      kids.setParent(left, root);
       this.#root = root;
       this.#height = level;
     }
-    if (inner.counts[kids.parents[left]!] === FANOUT) {
-      this.#splitInner(level, kids.parents[left]!);
-    }
-    const parent = kids.parents[left]!;
-    inner.insert(parent, inner.indexOf(parent, left) + 1, key, right);
-    kids.parents[right] = parent;
+    if (inner.count(kids.parent(left)) === FANOUT) this.#splitInner(level, kids.parent(left));
+    const parent = kids.parent(left);
+    inner.insertKid(parent, inner.indexOf(parent, left) + 1, key, right);
+    kids.setParent(right, parent);
   }
 
   #splitInner(level: number, left: number): void {
     const inner = this.#inner;
     const right = inner.alloc();
-    const key = inner.keys[left * FANOUT + FANOUT / 2]!;
+    const key = inner.keyAt(left + FANOUT / 2);
     this.#adopt(level, left, FANOUT / 2, right);
-    inner.keys[right * FANOUT] = -Infinity;
-    inner.gaps[right] = inner.gaps[left]!;
+    inner.setKey(right, 0, -Infinity);
+    inner.setGap(right, inner.gap(left));
     this.#addKid(level + 1, left, right, key);
   }
 
   /** Moves the kids of one inner node, from an index on, behind those of another. */
   #adopt(level: number, from: number, index: number, to: number): void {
-    const { keys, kids, counts } = this.#inner;
-    const { parents } = this.#pool(level - 1);
-    const end = from * FANOUT + counts[from]!;
-    let target = to * FANOUT + counts[to]!;
-    for (let i = from * FANOUT + index; i < end; i++, target++) {
-      const kid = kids[i]!;
-      keys[target] = keys[i]!;
-      kids[target] = kid;
-      parents[kid] = to;
-      keys[i] = Infinity;
-    }
-    counts[to] = target - to * FANOUT;
-    counts[from] = index;
+    const inner = this.#inner;
+    const kids = this.#pool(level - 1);
+    for (let i = index; i < inner.count(from); i++) kids.setParent(inner.kid(from, i), to);
+    inner.moveKids(from, index, to);
   }
 
   /** Joins a leaf that has become small with a neighbour, if both fit well into one; an empty one goes. */
   #shrink(leaf: number): void {
     const leaves = this.#leaves;
-    const parent = leaves.parents[leaf]!;
+    const inner = this.#inner;
+    const parent = leaves.parent(leaf);
     if (parent === NONE) return;
-    const index = this.#inner.indexOf(parent, leaf);
+    const index = inner.indexOf(parent, leaf);
     const right = Math.max(index, 1);
-    if (this.#inner.counts[parent] === 1) {
+    if (inner.count(parent) === 1) {
       // An only child stays until it is empty: its parent found no room with another.
-      if (leaves.counts[leaf] === 0) this.#dropLeaf(parent, index);
+      if (leaves.count(leaf) === 0) this.#dropLeaf(parent, index);
       return;
     }
-    const [to, from] = [this.#kid(parent, right - 1), this.#kid(parent, right)];
-    const total = leaves.counts[to]! + leaves.counts[from]!;
-    if (total > LEAF * MANY && leaves.counts[leaf]! > 0) return;
+    const [to, from] = [inner.kid(parent, right - 1), inner.kid(parent, right)];
+    const total = leaves.count(to) + leaves.count(from);
+    if (total > LEAF * MANY && leaves.count(leaf) > 0) return;
     leaves.move(from, 0, to);
-    leaves.gaps[to] = Math.max(leaves.gaps[to]!, leaves.gaps[from]!);
+    leaves.setGap(to, Math.max(leaves.gap(to), leaves.gap(from)));
     this.#dropLeaf(parent, right);
-  }
-
-  #kid(node: number, index: number): number {
-    return this.#inner.kids[node * FANOUT + index]!;
   }
 
   /** Takes a leaf without items out of the tree. */
   #dropLeaf(parent: number, index: number): void {
-    const leaf = this.#kid(parent, index);
+    const leaf = this.#inner.kid(parent, index);
     this.#leaf = this.#leaves.unlink(leaf);
     this.#leaves.free(leaf);
     this.#removeKid(1, parent, index);
   }
 
   #removeKid(level: number, node: number, index: number): void {
-    const { counts, parents } = this.#inner;
-    this.#inner.remove(node, index);
-    if (parents[node] === NONE) this.#lower();
-    else if (counts[node]! < FANOUT * FEW) this.#shrinkInner(level, node);
+    const inner = this.#inner;
+    inner.removeKid(node, index);
+    if (inner.parent(node) === NONE) this.#lower();
+    else if (inner.count(node) < FANOUT * FEW) this.#shrinkInner(level, node);
   }
 
   /** The tree loses a level whenever the root has one kid only. */
   #lower(): void {
-    while (this.#height > 0 && this.#inner.counts[this.#root] === 1) {
-      const kid = this.#kid(this.#root, 0);
+    while (this.#height > 0 && this.#inner.count(this.#root) === 1) {
+      const kid = this.#inner.kid(this.#root, 0);
       this.#inner.free(this.#root);
       this.#root = kid;
       this.#height--;
-      this.#pool(this.#height).parents[kid] = NONE;
+      this.#pool(this.#height).setParent(kid, NONE);
     }
   }
 
   /** As #shrink, for an inner node of the level. */
   #shrinkInner(level: number, node: number): void {
     const inner = this.#inner;
-    const { keys, counts, gaps } = inner;
-    const parent = inner.parents[node]!;
+    const parent = inner.parent(node);
     const index = inner.indexOf(parent, node);
     const right = Math.max(index, 1);
-    if (counts[parent] === 1) {
-      if (counts[node] !== 0) return;
+    if (inner.count(parent) === 1) {
+      if (inner.count(node) !== 0) return;
       inner.free(node);
       this.#removeKid(level + 1, parent, index);
       return;
     }
-    const [to, from] = [this.#kid(parent, right - 1), this.#kid(parent, right)];
-    if (counts[to]! + counts[from]! > FANOUT * MANY && counts[node]! > 0) return;
+    const [to, from] = [inner.kid(parent, right - 1), inner.kid(parent, right)];
+    if (inner.count(to) + inner.count(from) > FANOUT * MANY && inner.count(node) > 0) return;
     // The first key of a node stands in its parent.
-    if (counts[from]! > 0) keys[from * FANOUT] = keys[parent * FANOUT + right]!;
+    if (inner.count(from) > 0) inner.setKey(from, 0, inner.keyAt(parent + right));
     this.#adopt(level, from, 0, to);
-    keys[to * FANOUT] = -Infinity;
-    gaps[to] = Math.max(gaps[to]!, gaps[from]!);
+    inner.setKey(to, 0, -Infinity);
+    inner.setGap(to, Math.max(inner.gap(to), inner.gap(from)));
     inner.free(from);
     this.#removeKid(level + 1, parent, right);
   }
 
   /** Raises the bound of a leaf and of whatever is above it. */
   #raise(leaf: number, gap: number): void {
-    this.#leaves.gaps[leaf] = gap;
-    const { gaps, parents } = this.#inner;
-    let node = this.#leaves.parents[leaf]!;
-    while (node !== NONE && gaps[node]! < gap) {
-      gaps[node] = gap;
-      node = parents[node]!;
+    this.#leaves.setGap(leaf, gap);
+    const inner = this.#inner;
+    let node = this.#leaves.parent(leaf);
+    while (node !== NONE && inner.gap(node) < gap) {
+      inner.setGap(node, gap);
+      node = inner.parent(node);
     }
   }
 
   /** @returns the first item from `index` with such a gap before it; tightens the bound if all were looked at */
   #wideInLeaf(leaf: number, index: number, pages: number): T | undefined {
     const leaves = this.#leaves;
-    const end = leaf * LEAF + leaves.counts[leaf]!;
+    const end = leaf + leaves.count(leaf);
     let previous = leaves.before(leaf, index);
     let widest = 0;
-    for (let position = leaf * LEAF + index; position < end; position++) {
-      const gap = leaves.gap(previous, position);
+    for (let position = leaf + index; position < end; position++) {
+      const gap = leaves.gapBefore(previous, position);
       if (gap >= pages) return leaves.itemAt(position);
       if (gap > widest) widest = gap;
       previous = position;
     }
-    if (index === 0) leaves.gaps[leaf] = widest;
+    if (index === 0) leaves.setGap(leaf, widest);
     return undefined;
   }
 
   #wideInKids(level: number, node: number, index: number, pages: number): T | undefined {
-    const { gaps } = this.#pool(level - 1);
-    const count = this.#inner.counts[node]!;
+    const inner = this.#inner;
+    const kids = this.#pool(level - 1);
+    const count = inner.count(node);
     for (let i = index; i < count; i++) {
-      const kid = this.#kid(node, i);
-      if (gaps[kid]! < pages) continue;
+      const kid = inner.kid(node, i);
+      if (kids.gap(kid) < pages) continue;
       const found =
         level === 1 ? this.#wideInLeaf(kid, 0, pages) : this.#wideInKids(level - 1, kid, 0, pages);
       if (found !== undefined) return found;
     }
     let widest = 0;
-    for (let i = 0; i < count; i++) widest = Math.max(widest, gaps[this.#kid(node, i)]!);
-    this.#inner.gaps[node] = widest;
+    for (let i = 0; i < count; i++) widest = Math.max(widest, kids.gap(inner.kid(node, i)));
+    inner.setGap(node, widest);
     return undefined;
   }
 }
