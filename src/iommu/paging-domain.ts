@@ -15,6 +15,8 @@ export abstract class PagingDomain extends Domain {
   abstract readonly pageSizes: bigint;
   /** The format records writes and the user asked for it (dirty_ops). */
   readonly dirtyTracking: boolean;
+  // Asked for at each map; computed once, since bigints cost more than all the rest of the question.
+  #minPageSize: number | undefined;
 
   constructor(owner: IommuOps, dirtyTracking: boolean) {
     super(owner);
@@ -26,6 +28,6 @@ export abstract class PagingDomain extends Domain {
 
   /** Smallest size that can be mapped, in bytes. */
   get minPageSize(): number {
-    return Number(this.pageSizes & -this.pageSizes);
+    return (this.#minPageSize ??= Number(this.pageSizes & -this.pageSizes));
   }
 }

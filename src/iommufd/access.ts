@@ -260,7 +260,7 @@ function copyPart({ area, first }: Part, bytes: Uint8Array, options: RwOptions):
   const { source } = pages;
   const copy = { bytes, write };
   if (source.kind === 'user' && source.memory === caller && !slow) {
-    copyUser(source, start, copy);
+    copyUser(caller, pages.addressOf(start), copy);
     return;
   }
   const inOnePage = start.offset + bytes.length <= PAGE_SIZE;

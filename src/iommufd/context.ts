@@ -11,6 +11,7 @@ import type { IommuDevice } from '../iommu/domain.ts';
 import type { DmaOwner, IommuGroup, GroupTable } from '../iommu/group.ts';
 import type { PhysicalMemory } from '../machine/memory.ts';
 import type { Accounting, Payer } from '../pinning/accounting.ts';
+import type { Source } from '../pinning/pages.ts';
 import type { iommu_ioas_copy } from '../uapi/iommufd.ts';
 import type { Ioas } from './ioas.ts';
 import type { IommufdGroup } from './iommufd-group.ts';
@@ -46,6 +47,8 @@ export class Context implements DmaOwner {
   accountMode: 'user' | 'mm' = 'user';
   /** of the page set that was made last */
   payer: Payer | undefined;
+  /** of the page set that was made last from memory of a process */
+  source: Source | undefined;
   /** the IOAS that VFIO's ioctls act on */
   vfioIoas: Ioas | undefined;
   /** a noiommu group uses the context as its container */

@@ -16,7 +16,6 @@ import {
   ALL_PAGES,
   MAX_ADDRESS,
   ByteCount,
-  addressOf,
   firstOf,
   contains,
   hex,
@@ -332,7 +331,8 @@ export class IoPagetable {
     }
     if (iova === undefined) {
       const [first] = slices;
-      const address = first === undefined ? 0n : addressOfSlice(first);
+      // The alignment of a chosen IOVA follows the source.
+      const address = first?.pages.addressOf(first) ?? 0n;
       const space = {
         areas: this.areas,
         reserved: this.reserved,
@@ -524,11 +524,6 @@ export class IoPagetable {
       );
     }
   }
-}
-
-/** Address of a slice's first byte in its source: what the alignment of a chosen IOVA follows. */
-function addressOfSlice({ pages, index, offset }: Slice): bigint {
-  return addressOf(pages.source.firstPage + index, offset);
 }
 
 function totalLength(slices: readonly Slice[]): bigint {

@@ -33,8 +33,8 @@ export function userPages(
   if (firstPage + pageOf(length) >= LAST_PAGE && address + length > MAX_ADDRESS) {
     throw new Errno('EOVERFLOW', `address ${hex(address)} + length ${hex(length)} wraps around`);
   }
-  const source: Source = { kind: 'user', memory: task.memory, firstPage };
-  return slice({ context, task, source }, offsetOf(address), length, range.prot);
+  const source = userSource(context, task);
+  return slice({ context, task, source, firstPage }, offsetOf(address), length, range.prot);
 }
 
 /** EINVAL (length 0, beyond a dma-buf), EOVERFLOW (wraps), EBADF, ENODEV (revoked). */
@@ -57,8 +57,8 @@ export function filePages(
   const offset = offsetOf(start);
   const file = task.file(fd);
   if (!(file instanceof DmaBuf)) {
-    const source: Source = { kind: 'file', file: task.fileMemory(fd), firstPage };
-    return slice({ context, task, source }, offset, length, prot);
+    const source: Source = { kind: 'file', file: task.fileMemory(fd) };
+    return slice({ context, task, source, firstPage }, offset, length, prot);
   }
   if (BigInt(file.size) <= start + length - 1n || length / PAGE >= MAX_DMABUF_PAGES) {
     throw new Errno(
@@ -66,8 +66,8 @@ export function filePages(
       `${hex(length)} bytes from ${hex(start)} reach beyond the dma-buf of ${hex(file.size)} bytes`,
     );
   }
-  const source: Source = { kind: 'dmabuf', buffer: file, firstPage };
-  const made = slice({ context, task, source }, offset, length, prot);
+  const source: Source = { kind: 'dmabuf', buffer: file };
+  const made = slice({ context, task, source, firstPage }, offset, length, prot);
   try {
     file.attach(made.pages);
   } catch (error) {
@@ -77,14 +77,26 @@ export function filePages(
   return made;
 }
 
+/** The caller's memory as a source; used again, since a million page sets need not each have one of their own. */
+function userSource(context: Context, { memory }: Task): Source {
+  const last = context.source;
+  if (last?.kind === 'user' && last.memory === memory) return last;
+  return (context.source = { kind: 'user', memory });
+}
+
 /** @param offset of the first byte in the first page */
 function slice(
-  from: { readonly context: Context; readonly task: Task; readonly source: Source },
+  from: {
+    readonly context: Context;
+    readonly task: Task;
+    readonly source: Source;
+    readonly firstPage: number;
+  },
   offset: number,
   length: bigint,
   prot: number,
 ): Slice {
-  const { context, task, source } = from;
+  const { context, task, source, firstPage } = from;
   if (length === 0n) throw new Errno('EINVAL', 'length must not be 0');
   if (length > MAX_LENGTH) {
     throw new Errno('EINVAL', `length ${hex(length)} exceeds the address space`);
@@ -95,6 +107,6 @@ function slice(
   const payer = payerOf(task, context.accountMode, context.payer);
   context.payer = payer;
   const writable = (prot & PROT_WRITE) !== 0;
-  const pages = new Pages(environment, source, { count, writable, payer });
+  const pages = new Pages(environment, source, { firstPage, count, writable, payer });
   return { pages, index: 0, offset, length };
 }

@@ -21,11 +21,11 @@ import type { Accounting, Payer } from './accounting.ts';
 import type { DmaBuf } from './dma-buf.ts';
 import { Pins, type Piece } from './pins.ts';
 
-/** Where the pages come from; `firstPage` is the page number of index 0 there. */
+/** Where the pages come from; page sets may share one. */
 export type Source =
-  | { readonly kind: 'user'; readonly memory: AddressSpace; readonly firstPage: number }
-  | { readonly kind: 'file'; readonly file: FileMemory; readonly firstPage: number }
-  | { readonly kind: 'dmabuf'; readonly buffer: DmaBuf; readonly firstPage: number };
+  | { readonly kind: 'user'; readonly memory: AddressSpace }
+  | { readonly kind: 'file'; readonly file: FileMemory }
+  | { readonly kind: 'dmabuf'; readonly buffer: DmaBuf };
 
 /** What pinning needs of the machine. */
 export type Pinning = {
@@ -35,6 +35,8 @@ export type Pinning = {
 };
 
 export type PagesOptions = {
+  /** page number of index 0 in the source */
+  readonly firstPage: number;
   /** number of pages */
   readonly count: number;
   readonly writable: boolean;
@@ -43,6 +45,8 @@ export type PagesOptions = {
 
 export class Pages {
   readonly source: Source;
+  /** page number of index 0 in the source */
+  readonly firstPage: number;
   readonly count: number;
   readonly writable: boolean;
   payer: Payer;
@@ -60,10 +64,16 @@ export class Pages {
   constructor(pinning: Pinning, source: Source, options: PagesOptions) {
     this.#pinning = pinning;
     this.source = source;
+    this.firstPage = options.firstPage;
     this.count = options.count;
     this.writable = options.writable;
     this.payer = options.payer;
     this.fills = source.kind === 'dmabuf' ? new Set() : undefined;
+  }
+
+  /** Address of a byte of the set in its source. */
+  addressOf({ index, offset }: { readonly index: number; readonly offset: number }): bigint {
+    return addressOf(this.firstPage + index, offset);
   }
 
   get(): this {
@@ -175,10 +185,10 @@ export class Pages {
     if (source.kind !== 'user') throw new Error('only memory of a process is copied page by page');
     this.#pinning.faults.point('EINVAL', 'copying within a page');
     if (source.memory === caller && !caller.mayShowDevices) {
-      copyUser(source, start, { bytes, write });
+      copyUser(source.memory, this.addressOf(start), { bytes, write });
       return;
     }
-    const runs = source.memory.resolve(source.firstPage + start.index, 1, write);
+    const runs = source.memory.resolve(this.firstPage + start.index, 1, write);
     copyRuns(runs, start.offset, { bytes, write });
   }
 
@@ -223,7 +233,7 @@ export class Pages {
 
   #resolve(first: number, count: number): PageRun[] {
     const { source } = this;
-    const page = source.firstPage + first;
+    const page = this.firstPage + first;
     switch (source.kind) {
       case 'user':
         if (source.memory.exited) {
@@ -245,12 +255,7 @@ export class Pages {
 export type Copy = { readonly bytes: Uint8Array; readonly write: boolean };
 
 /** Copies by address, as copy_from_user and copy_to_user; EFAULT. */
-export function copyUser(
-  { memory, firstPage }: Extract<Source, { kind: 'user' }>,
-  { index, offset }: { readonly index: number; readonly offset: number },
-  { bytes, write }: Copy,
-): void {
-  const address = addressOf(firstPage + index, offset);
+export function copyUser(memory: AddressSpace, address: bigint, { bytes, write }: Copy): void {
   if (write) memory.copyOut(address, bytes);
   else memory.copyIn(address, bytes);
 }

@@ -1,8 +1,9 @@
 /**
  * Pins: which pages of a page set are pinned, by how many users each, and the frames behind them.
  *
- * Nearly every page set is pinned in one piece; then one range is all there is. Where users overlap in parts (copies of
- * slices, cut areas, accesses) the ranges are kept in order.
+ * Nearly every page set is pinned in one piece, in one run of frames; that range is kept in fields, since among a million
+ * page sets each further object costs as much as all the rest. Where users overlap in parts (copies of slices, cut areas,
+ * accesses) the ranges are kept in order.
  *
  * Invariants: ranges are disjoint and cover exactly the pages that have a user; the pages of a range have the same users.
  * Words: users, domain-filled areas and accesses over a range; first and last, numbers of pages in the set, last inclusive.
@@ -47,8 +48,10 @@ type PinPages = (first: number, last: number) => readonly FrameRun[];
 
 export class Pins {
   readonly #physical: PhysicalMemory;
-  /** the only range; undefined if there is none, or `#many` holds them */
-  #only: Pin | undefined;
+  /** of the only range; undefined if there is none, or `#many` holds them */
+  #run: FrameRun | undefined;
+  #first = 0;
+  #users = 0;
   #many: RangeMap<Pin> | undefined;
 
   constructor(physical: PhysicalMemory) {
@@ -56,12 +59,13 @@ export class Pins {
   }
 
   get isEmpty(): boolean {
-    return this.#only === undefined && this.#many === undefined;
+    return this.#run === undefined && this.#many === undefined;
   }
 
   /** For checks: the ranges with their users, ascending. */
   get ranges(): { readonly first: number; readonly last: number; readonly users: number }[] {
-    const pins = this.#many ?? (this.#only === undefined ? [] : [this.#only]);
+    const only = this.#onlyPin();
+    const pins = this.#many ?? (only === undefined ? [] : [only]);
     return [...pins].map(({ firstPage, lastPage, users }) => ({
       first: firstPage,
       last: lastPage,
@@ -75,11 +79,11 @@ export class Pins {
    */
   add(first: number, last: number, pinPages: PinPages): number {
     if (this.isEmpty) {
-      this.#only = new Pin(first, last, { runs: pinPages(first, last), users: 1 });
-      return this.#only.count;
+      this.#start(first, pinPages(first, last));
+      return last - first + 1;
     }
-    if (this.#only?.firstPage === first && this.#only.lastPage === last) {
-      this.#only.users++;
+    if (this.#isOnly(first, last)) {
+      this.#users++;
       return 0;
     }
     const pins = this.#split(first, last);
@@ -98,13 +102,13 @@ export class Pins {
    * @returns how many pages that were
    */
   drop(first: number, last: number): number {
-    const only = this.#only;
-    if (only?.firstPage === first && only.lastPage === last) {
-      only.users--;
-      if (only.users > 0) return 0;
-      this.#unpin(only);
-      this.#only = undefined;
-      return only.count;
+    const run = this.#run;
+    if (run !== undefined && this.#isOnly(first, last)) {
+      this.#users--;
+      if (this.#users > 0) return 0;
+      this.#physical.unpin(run);
+      this.#run = undefined;
+      return run.count;
     }
     const pins = this.#split(first, last);
     let removed = 0;
@@ -121,14 +125,12 @@ export class Pins {
 
   /** The frames of pages [first, last], all of which are pinned, in order. */
   pieces(first: number, last: number): Piece[] {
-    const only = this.#only;
-    const run = only?.runs[0];
-    if (run !== undefined && only?.firstPage === first && run.count === last - first + 1) {
-      return [{ run, page: run.page, index: first, count: run.count }];
+    const run = this.#run;
+    if (run !== undefined) {
+      return [{ run, page: run.page + first - this.#first, index: first, count: last - first + 1 }];
     }
     const pieces: Piece[] = [];
-    if (only !== undefined) addPieces(pieces, only, { first, last });
-    else if (this.#many !== undefined) {
+    if (this.#many !== undefined) {
       for (const pin of within(this.#many, first, last)) addPieces(pieces, pin, { first, last });
     }
     return pieces;
@@ -136,10 +138,11 @@ export class Pins {
 
   /** The same, if all of them are pinned; 'none' if no page of them is, 'some' otherwise. */
   pinned(first: number, last: number): Piece[] | 'some' | 'none' {
-    const only = this.#only;
-    if (only !== undefined) {
-      if (only.firstPage <= first && last <= only.lastPage) return this.pieces(first, last);
-      return last < only.firstPage || only.lastPage < first ? 'none' : 'some';
+    const run = this.#run;
+    if (run !== undefined) {
+      const end = this.#first + run.count - 1;
+      if (this.#first <= first && last <= end) return this.pieces(first, last);
+      return last < this.#first || end < first ? 'none' : 'some';
     }
     const pins = this.#many === undefined ? [] : within(this.#many, first, last);
     let next = first;
@@ -149,6 +152,32 @@ export class Pins {
     }
     if (next > last) return this.pieces(first, last);
     return pins.length === 0 ? 'none' : 'some';
+  }
+
+  #isOnly(first: number, last: number): boolean {
+    const run = this.#run;
+    return run !== undefined && this.#first === first && run.count === last - first + 1;
+  }
+
+  #onlyPin(): Pin | undefined {
+    const run = this.#run;
+    if (run === undefined) return undefined;
+    const end = this.#first + run.count - 1;
+    return new Pin(this.#first, end, { runs: [run], users: this.#users });
+  }
+
+  /** The first range, with one user; its pages are pinned. */
+  #start(first: number, runs: readonly FrameRun[]): void {
+    const [run] = runs;
+    if (run !== undefined && runs.length === 1) {
+      this.#run = run;
+      this.#first = first;
+      this.#users = 1;
+      return;
+    }
+    const count = runs.reduce((sum, each) => sum + each.count, 0);
+    this.#many = new RangeMap();
+    this.#many.insert(new Pin(first, first + count - 1, { runs, users: 1 }));
   }
 
   #unpin({ runs }: Pin): void {
@@ -184,8 +213,9 @@ export class Pins {
     let pins = this.#many;
     if (pins === undefined) {
       pins = this.#many = new RangeMap();
-      if (this.#only !== undefined) pins.insert(this.#only);
-      this.#only = undefined;
+      const only = this.#onlyPin();
+      if (only !== undefined) pins.insert(only);
+      this.#run = undefined;
     }
     this.#cut(pins, first);
     this.#cut(pins, last + 1);

@@ -97,10 +97,15 @@ export function mapDma(type1: Type1, task: Task, request: MapRequest): void {
   }
   requireValid(type1.iovas, first, last);
   const payer = payerOf(task);
-  const source = { kind: 'user', memory: task.memory, firstPage: pageOf(vaddr) } as const;
+  const source = { kind: 'user', memory: task.memory } as const;
   const count = span.lastPage - span.firstPage + 1;
   const writable = (prot & PROT_WRITE) !== 0;
-  const pages = new Pages(type1.pinning, source, { count, writable, payer });
+  const pages = new Pages(type1.pinning, source, {
+    firstPage: pageOf(vaddr),
+    count,
+    writable,
+    payer,
+  });
   const dma = new DmaMapping(span, { pages, vaddr, prot });
   pin(type1, dma);
   type1.dmas.insert(dma);
@@ -165,12 +170,13 @@ function pin(type1: Type1, dma: DmaMapping): void {
 }
 
 /** Linux pins and charges piece by piece: over the limit before the first page that cannot be pinned is ENOMEM, not EFAULT. */
-function limitFirst({ source, count, payer, writable }: Pages, error: unknown): unknown {
+function limitFirst(pages: Pages, error: unknown): unknown {
+  const { source, firstPage, count, payer, writable } = pages;
   if (!(error instanceof Errno) || error.code !== 'EFAULT' || source.kind !== 'user') return error;
   const room = headroom(payer);
   if (room >= count) return error;
   try {
-    source.memory.resolve(source.firstPage, room + 1, writable);
+    source.memory.resolve(firstPage, room + 1, writable);
   } catch {
     return error;
   }
