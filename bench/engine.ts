@@ -1,6 +1,6 @@
 /**
  * The engine in process: mapping, unmapping, translating with up to a million live areas, against what a plain program
- * would keep for the same keys (a Map; a sorted Float64Array).
+ * would keep for the same keys (a Map; a sorted Float64Array; a B+ tree in C).
  *
  * Measured is what an ioctl does after its struct was decoded: page set, io_pagetable, pins, the domain's page table.
  */
@@ -17,21 +17,24 @@ import { Iommufd } from '../src/iommufd/iommufd.ts';
 import { userPages } from '../src/iommufd/pages-source.ts';
 import { PhysicalMemory } from '../src/machine/memory.ts';
 import { FakeAddressSpace, FakeClient } from '../src/testing/fake-client.ts';
+import { btreeOf } from './btree.ts';
 import {
   binarySearch,
   compare,
   compareAll,
   growthFigure,
   numbers,
+  OPERATIONS,
   ratioFigure,
   scatteredPages,
+  timed,
   type Bench,
   type Figure,
+  type Slice,
   type Timed,
 } from './measure.ts';
 
 const SIZES = [1_000, 100_000, 1_000_000];
-const OPERATIONS = 20_000;
 const PAGE = 4096n;
 const RW = PROT_READ | PROT_WRITE;
 const BUFFER = 2n ** 46n;
@@ -122,12 +125,16 @@ function attach(iopt: IoPagetable): WideDomain {
   return domain;
 }
 
-/** One of the live areas is unmapped and mapped again, whichever comes; the same is done with a Map of as many keys. */
+/**
+ * One of the live areas is unmapped and mapped again, whichever comes; the same is done with a Map of as many keys, and with
+ * the ranges alone in a B+ tree in C.
+ */
 function unmapAndMap(withDomain: boolean): Figure[] {
   const what = `unmap and map of 4 KiB${withDomain ? ' with a domain' : ''}`;
   const series: Timed[] = [];
-  const figures = SIZES.map((size) => {
+  const figures = SIZES.flatMap((size) => {
     const pages = scatteredPages(size, size);
+    const tree = btreeOf(pages);
     const space = new Space().fill(pages);
     if (withDomain) attach(space.iopt);
     const plain = new Map(pages.map((page) => [page, page]));
@@ -136,30 +143,33 @@ function unmapAndMap(withDomain: boolean): Figure[] {
     // As a decoded struct holds them.
     const iovas = Array.from(chosen, (index) => BigInt(pages[index] ?? 0) * PAGE);
     const addresses = Array.from(chosen, bufferPage);
-    const timed = compare(
-      {
-        subject: (from, to) => {
-          for (let i = from; i < to; i++) {
-            const iova = iovas[i] ?? 0n;
-            space.unmapPage(iova);
-            space.mapPage(iova, addresses[i] ?? 0n);
-          }
-          return space.iopt.areas.size;
-        },
-        baseline: (from, to) => {
-          for (let i = from; i < to; i++) {
-            const page = pages[chosen[i] ?? 0] ?? 0;
-            plain.delete(page);
-            plain.set(page, i);
-          }
-          return plain.size;
-        },
-      },
-      OPERATIONS,
-    );
-    series.push(timed);
-    const name = `${what}, ${size} areas, to Map delete and set`;
-    return withDomain ? ratioFigure(name, timed) : ratioFigure(name, timed, 6);
+    const asked = Array.from(chosen, (index) => pages[index] ?? 0);
+    const subject: Slice = (from, to) => {
+      for (let i = from; i < to; i++) {
+        const iova = iovas[i] ?? 0n;
+        space.unmapPage(iova);
+        space.mapPage(iova, addresses[i] ?? 0n);
+      }
+      return space.iopt.areas.size;
+    };
+    const baseline: Slice = (from, to) => {
+      for (let i = from; i < to; i++) {
+        const page = asked[i] ?? 0;
+        plain.delete(page);
+        plain.set(page, i);
+      }
+      return plain.size;
+    };
+    const inC = tree === undefined ? [] : [tree.changes(asked, false)];
+    const [own, map, c] = compareAll([subject, baseline, ...inC], OPERATIONS);
+    const toMap = timed(own, map);
+    series.push(toMap);
+    const [mapAtMost, cAtMost] = withDomain ? [18, 20] : [6, 7];
+    const name = `${what}, ${size} areas, to`;
+    return [
+      ratioFigure(`${name} Map delete and set`, toMap, mapAtMost),
+      ...(c === undefined ? [] : [ratioFigure(`${name} a B+ tree in C`, timed(own, c), cAtMost)]),
+    ];
   });
   return [...figures, growthFigure(`${what}, growth beyond Map's`, series, 5)];
 }
@@ -174,7 +184,7 @@ function translate(): Figure[] {
     const frames = sorted.slice();
     const next = numbers(3);
     const asked = Float64Array.from({ length: OPERATIONS }, () => pages[next() % size] ?? 0);
-    const timed = compare(
+    const times = compare(
       {
         subject: (from, to) => {
           let sum = 0;
@@ -189,8 +199,8 @@ function translate(): Figure[] {
       },
       OPERATIONS,
     );
-    series.push(timed);
-    return ratioFigure(`translate, ${size} areas, to binary search`, timed, 3);
+    series.push(times);
+    return ratioFigure(`translate, ${size} areas, to binary search`, times, 3);
   });
   return [...figures, growthFigure("translate, growth beyond binary search's", series, 5)];
 }
@@ -209,9 +219,9 @@ function large(): Figure[] {
         }
         return space.iopt.areas.size;
       };
-    const timed = compare({ subject: mapOf(TEBIBYTE), baseline: mapOf(PAGE) }, OPERATIONS / 4);
+    const times = compare({ subject: mapOf(TEBIBYTE), baseline: mapOf(PAGE) }, OPERATIONS / 4);
     const how = withDomain ? 'with a domain' : 'without a domain';
-    return ratioFigure(`map and unmap of 1 TiB ${how}, to 4 KiB`, timed, 2);
+    return ratioFigure(`map and unmap of 1 TiB ${how}, to 4 KiB`, times, 2);
   });
 }
 
@@ -226,7 +236,7 @@ function copy(): Figure[] {
     const next = numbers(4);
     const asked = Array.from({ length: OPERATIONS }, () => pages[next() % size] ?? 0);
     const iovas = asked.map((page) => BigInt(page) * PAGE);
-    const timed = compare(
+    const times = compare(
       {
         subject: (from, to) => {
           for (let i = from; i < to; i++) {
@@ -247,7 +257,11 @@ function copy(): Figure[] {
       },
       OPERATIONS,
     );
-    return ratioFigure(`copy and unmap of 4 KiB, ${size} areas, to Map get, set, delete`, timed);
+    return ratioFigure(
+      `copy and unmap of 4 KiB, ${size} areas, to Map get, set, delete`,
+      times,
+      10,
+    );
   });
 }
 
@@ -276,8 +290,7 @@ function attachAll(): Figure[] {
       Math.ceil(500 / size),
       size === 100_000 ? 12 : 200,
     );
-    const timed = { subject: whole.subject / size, baseline: whole.baseline / size };
-    return ratioFigure(`attach and detach of a page table, ${size} areas, per area, to Map`, timed);
+    return ratioFigure(`attach and detach of a page table, ${size} areas, to Map`, whole, 80);
   });
 }
 
@@ -291,7 +304,7 @@ function dirty(): Figure[] {
   const next = numbers(5);
   const written = Array.from({ length: 100 }, () => area.firstPage + (next() % 2 ** 28));
   const plain = new Set<number>();
-  const [subject = NaN, baseline = NaN] = compareAll(
+  const [subject, baseline] = compareAll(
     [
       (from, to) => {
         let found = 0;
@@ -317,7 +330,8 @@ function dirty(): Figure[] {
     ],
     100,
   );
-  return [ratioFigure('100 writes and the dirty leaves of 1 TiB, to a Set', { subject, baseline })];
+  const times = timed(subject, baseline);
+  return [ratioFigure('100 writes and the dirty leaves of 1 TiB, to a Set', times, 100)];
 }
 
 export const benches: readonly Bench[] = [

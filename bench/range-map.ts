@@ -1,112 +1,109 @@
 /**
- * RangeMap alone, the structure under areas and extents, against what a plain program would use for the same keys: a
- * binary search over a sorted Float64Array, and a Map. Informs; the promises are made for the engine (engine.ts).
+ * RangeMap alone, the structure under areas and extents, against a B+ tree in C (btree.c) with the same ranges in the same
+ * process: lookup; lookup, delete and insert; the search for a gap.
  */
 import { RangeMap, type Span } from '../src/base/range-map.ts';
+import { btreeOf, NO_BTREE, type BTree } from './btree.ts';
 import {
-  binarySearch,
   compare,
-  compareAll,
   numbers,
+  OPERATIONS,
   ratioFigure,
   scatteredPages,
   type Bench,
   type Figure,
+  type Skip,
 } from './measure.ts';
 
 const SIZES = [1_000, 100_000, 1_000_000];
-const OPERATIONS = 50_000;
+const LOOKUP_AT_MOST = 3;
+const CHANGE_AT_MOST = 3;
+const GAP_AT_MOST = 30;
 
 function onePage(page: number): Span {
   return { firstPage: page, firstOffset: 0, lastPage: page, lastOffset: 4095 };
 }
 
-function filled(pages: readonly number[]): { map: RangeMap<Span>; items: Span[] } {
+type Both = { readonly map: RangeMap<Span>; readonly tree: BTree };
+
+function filled(pages: readonly number[]): Both | undefined {
+  const tree = btreeOf(pages);
   const map = new RangeMap<Span>();
-  const items = pages.map(onePage);
-  for (const item of items) map.insert(item);
-  return { map, items };
+  for (const page of pages) map.insert(onePage(page));
+  return tree && { map, tree };
 }
 
-function lookups(): Figure[] {
-  return SIZES.map((size) => {
+/** A figure for each size, of pages that are scattered and asked for at random. */
+function bySize(
+  name: string,
+  atMost: number,
+  slices: (both: Both, asked: readonly number[]) => Parameters<typeof compare>[0],
+): Figure[] | Skip {
+  const figures: Figure[] = [];
+  for (const size of SIZES) {
     const pages = scatteredPages(size, size);
-    const { map } = filled(pages);
-    const sorted = Float64Array.from(pages).sort();
+    const both = filled(pages);
+    if (both === undefined) return NO_BTREE;
     const next = numbers(1);
-    const asked = Float64Array.from({ length: OPERATIONS }, () => pages[next() % size] ?? 0);
-    const timed = compare(
-      {
-        subject: (from, to) => {
-          let found = 0;
-          for (let i = from; i < to; i++) if (map.at(asked[i] ?? 0, 5) !== undefined) found++;
-          return found;
-        },
-        baseline: (from, to) => {
-          let sum = 0;
-          for (let i = from; i < to; i++) sum += binarySearch(sorted, asked[i] ?? 0);
-          return sum;
-        },
-      },
-      OPERATIONS,
+    const asked = Array.from({ length: OPERATIONS }, () => pages[next() % size] ?? 0);
+    const timed = compare(slices(both, asked), OPERATIONS);
+    figures.push(
+      ratioFigure(`range map ${name}, ${size} ranges, to a B+ tree in C`, timed, atMost),
     );
-    return ratioFigure(`range map lookup, ${size} ranges, to binary search`, timed);
-  });
+  }
+  return figures;
 }
 
-function changes(): Figure[] {
-  return SIZES.map((size) => {
-    const pages = scatteredPages(size, size);
-    const { map, items } = filled(pages);
-    const plain = new Map(pages.map((page) => [page, 0]));
-    const next = numbers(2);
-    const asked = Int32Array.from({ length: OPERATIONS }, () => next() % size);
-    const timed = compare(
-      {
-        subject: (from, to) => {
-          for (let i = from; i < to; i++) {
-            const item = items[asked[i] ?? 0];
-            if (item === undefined) continue;
-            map.delete(item);
-            map.insert(item);
-          }
-          return map.size;
-        },
-        baseline: (from, to) => {
-          for (let i = from; i < to; i++) {
-            const page = pages[asked[i] ?? 0] ?? 0;
-            plain.delete(page);
-            plain.set(page, i);
-          }
-          return plain.size;
-        },
-      },
-      OPERATIONS,
-    );
-    return ratioFigure(`range map delete and insert, ${size} ranges, to Map's`, timed);
-  });
+function lookups(): Figure[] | Skip {
+  return bySize('lookup', LOOKUP_AT_MOST, ({ map, tree }, asked) => ({
+    subject: (from, to) => {
+      let found = 0;
+      for (let i = from; i < to; i++) if (map.at(asked[i] ?? 0, 5) !== undefined) found++;
+      return found;
+    },
+    baseline: tree.lookups(asked),
+  }));
 }
 
-/** First fit looks for a gap that does not exist among areas side by side, then for the only one there is. */
-function gaps(): Figure[] {
-  const [small, large] = [1_000, 1_000_000].map((size) => {
-    const { map, items } = filled(Array.from({ length: size }, (_, i) => i));
-    const removed = items[Math.floor(size / 2)];
-    if (removed !== undefined) map.delete(removed);
-    return map;
-  });
-  const search =
-    (map: RangeMap<Span> | undefined) =>
-    (from: number, to: number): number => {
-      let sum = 0;
-      for (let i = from; i < to; i++) sum += map?.nextWideGap(0, 1 + (i & 1))?.firstPage ?? 0;
-      return sum;
-    };
-  const [few = NaN, many = NaN] = compareAll([search(small), search(large)], 10_000);
-  const name = 'range map gap search, 1000000 ranges to 1000';
-  return [ratioFigure(name, { subject: many, baseline: few })];
+function changes(): Figure[] | Skip {
+  return bySize('lookup, delete and insert', CHANGE_AT_MOST, ({ map, tree }, asked) => ({
+    subject: (from, to) => {
+      for (let i = from; i < to; i++) {
+        const item = map.at(asked[i] ?? 0, 0);
+        if (item === undefined) throw new Error('a range is not there');
+        map.delete(item);
+        map.insert(item);
+      }
+      return map.size;
+    },
+    baseline: tree.changes(asked, true),
+  }));
+}
+
+/** First fit looks for a gap that does not exist among a million ranges side by side, then for the only one there is. */
+function gaps(): Figure[] | Skip {
+  const hole = 500_000;
+  const both = filled(Array.from({ length: 1_000_000 }, (_, i) => i).filter((i) => i !== hole));
+  if (both === undefined) return NO_BTREE;
+  const { map, tree } = both;
+  const timed = compare(
+    {
+      subject: (from, to) => {
+        let sum = 0;
+        for (let i = from; i < to; i++) sum += map.nextWideGap(0, 1 + (i & 1))?.firstPage ?? 0;
+        return sum;
+      },
+      baseline: tree.gaps(),
+    },
+    OPERATIONS,
+  );
+  return [
+    ratioFigure('range map gap search, 1000000 ranges, to a B+ tree in C', timed, GAP_AT_MOST),
+  ];
 }
 
 export const benches: readonly Bench[] = [
-  { name: 'range-map', run: () => [...lookups(), ...changes(), ...gaps()] },
+  { name: 'range map lookup', run: lookups },
+  { name: 'range map changes', run: changes },
+  { name: 'range map gap search', run: gaps },
 ];
