@@ -37,7 +37,7 @@ function seedsOf(text: string): number[] {
   return Array.from({ length: last - first + 1 }, (_, i) => first + i);
 }
 
-const CARDS = ['edu', 'e1000e', 'igb', 'nvme,serial=SERIAL', 'virtio-net-pci', 'pci-testdev'];
+const CARDS = ['edu', 'e1000e', 'nvme,serial=SERIAL', 'virtio-net-pci', 'pci-testdev'];
 
 /** Arguments of qemu for a machine with an Intel IOMMU and random cards: alone, behind a switch or bridge, as functions of one slot. */
 function randomMachine(seed: number): string[] {
@@ -86,8 +86,17 @@ function randomMachine(seed: number): string[] {
 
 /** Node, uiommu as the clone has it, and a shell for the commands that `why` prints. */
 function guestFiles(): Map<string, string> {
-  const packages = ['yaml', 'koffi', '@koromix'].map((name) => join('node_modules', name));
-  const own = ['package.json', 'dist/src', 'dist/scripts/hosts-guest.js', ...packages];
+  const native = join('node_modules', '@koromix', `koffi-linux-${process.arch}`);
+  const packages = ['yaml', 'koffi'].map((name) => join('node_modules', name));
+  // Of koffi's binaries the one for this computer's C library, which goes along.
+  const binary = ['package.json', 'index.js', 'index.cjs', `linux_${process.arch}`];
+  const own = [
+    'package.json',
+    'dist/src',
+    'dist/scripts/hosts-guest.js',
+    ...packages,
+    ...binary.map((name) => join(native, name)),
+  ];
   const files = own.filter((path) => existsSync(join(ROOT, path)));
   return new Map([
     ...files.map((path) => [`/uiommu/${path}`, join(ROOT, path)] as const),
