@@ -167,6 +167,7 @@ export class DeviceDma implements DmaPort {
     if (isInWindow(address) && request.pasid === undefined) {
       return new Refused('interrupt window', `${hex(address)} is for interrupts, not memory`);
     }
+    if (iommu.group?.untranslated === true) return this.#physical(address);
     const domain = request.pasid === undefined ? iommu.attached : iommu.pasids.get(request.pasid);
     if (domain === undefined && (request.pasid !== undefined || iommu.group !== undefined)) {
       return new Refused('blocked', `nothing is attached for this request of ${iommu.name}`);

@@ -7,11 +7,13 @@
  *
  * After struct pci_dev, and pci_enable_device_flags, pci_enable_bridge, pci_disable_device of drivers/pci/pci.c.
  */
+import { DeviceDma, type DmaPath, type DmaSource } from '../iommu/dma.ts';
 import { manage } from '../machine/devices/models.ts';
 import { CAP_MSI, CAP_MSIX } from '../machine/pci/capabilities.ts';
 import { REGISTER } from '../machine/pci/config-space.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
 import { D3_HOT, type ManagedFunction } from '../machine/pci/managed-function.ts';
+import { COMMAND } from '../machine/pci/pci-regs.ts';
 import { hasPowerManagement } from '../machine/pci/reset.ts';
 import type { BusDevice } from './driver-state.ts';
 
@@ -41,8 +43,14 @@ export type PciFunction = {
 /** bits of a 32-bit DMA mask, which every function starts with */
 const DMA_MASK_BITS = 32;
 
-export function newPciFunction(pci: PciDevice, device: BusDevice): PciFunction {
-  const managed = manage(pci);
+/** @param path what its DMA meets on its way */
+export function newPciFunction(pci: PciDevice, device: BusDevice, path: DmaPath): PciFunction {
+  const source: DmaSource = {
+    iommu: device.iommu,
+    requesterId: (pci.bus.number << 8) | pci.devfn,
+    busMaster: () => (pci.config.u16(REGISTER.COMMAND) & COMMAND.MASTER) !== 0,
+  };
+  const managed = manage(pci, new DeviceDma(source, path));
   return {
     pci,
     device,

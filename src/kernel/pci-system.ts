@@ -25,6 +25,7 @@ import { aliasWalk } from '../machine/pci/alias.ts';
 import { acsVerdict } from '../machine/pci/acs.ts';
 import { ACS_BITS, EXT_ATS, EXT_PASID } from '../machine/pci/capabilities.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
+import type { DmaPath } from '../iommu/dma.ts';
 import { Vectors } from './vectors.ts';
 import type { Vfio } from '../vfio/vfio.ts';
 import { DriverCore, type Done } from './driver-core.ts';
@@ -40,6 +41,8 @@ export type PciSystemOptions = {
   readonly ops: (iommu: Iommu | undefined) => IommuOps;
   readonly groups: GroupTable;
   readonly vfio: Vfio;
+  /** what DMA of a function meets on its way */
+  readonly dma: DmaPath;
   /** which group a device belongs to, over the numbers of `groups` */
   readonly builder: GroupBuilder;
   /**
@@ -188,7 +191,7 @@ export class PciSystem implements Functions {
     const { vendor, device: id, subsystem } = pci;
     const identity = { vendor, device: id, ...subsystem, class: pci.classCode };
     const device = newBusDevice(pci.name, identity, this.#iommuDevice(pci));
-    const known = newPciFunction(pci, device);
+    const known = newPciFunction(pci, device, this.#options.dma);
     this.#functions.set(pci, known);
     this.#byName.set(pci.name, known);
     device.override = pci.facts.driverOverride ?? this.#driverOfPhysfn(pci);

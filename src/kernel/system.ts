@@ -8,6 +8,7 @@
  * Invariant: everything of one system works on the same memory, the same groups and the same fault injection.
  */
 import { Faults } from '../base/faults.ts';
+import { DmaFaultLog } from '../iommu/dma-faults.ts';
 import type { IommuDevice, IommuOps } from '../iommu/domain.ts';
 import { builderFor } from '../iommu/group-builder.ts';
 import { GroupTable } from '../iommu/group.ts';
@@ -36,6 +37,8 @@ export type PciSystemParts = System & {
   readonly pci: PciSystem;
   /** of the modules, as they are now; a program can change them through /sys */
   readonly parameters: Parameters;
+  /** requests of devices that did not reach memory */
+  readonly dmaFaults: DmaFaultLog;
 };
 
 type CommonOptions = {
@@ -85,7 +88,14 @@ export function pciSystem(machine: Machine, options: PciOptions = {}): PciSystem
     iommuGroups: groups,
     ...options.vfio,
   });
+  const dmaFaults = new DmaFaultLog();
   const pci = new PciSystem(machine, {
+    dma: {
+      physical: system.physical,
+      report: (fault) => {
+        dmaFaults.report(fault);
+      },
+    },
     ops: ops === undefined ? driversByKind(machine) : () => ops,
     groups,
     builder: builderFor(machine, profile, groups),
@@ -93,7 +103,7 @@ export function pciSystem(machine: Machine, options: PciOptions = {}): PciSystem
     ...(drivers === undefined ? {} : { drivers }),
     ...(boot === undefined ? {} : { boot }),
   });
-  return { ...system, vfio, pci, parameters };
+  return { ...system, vfio, pci, parameters, dmaFaults };
 }
 
 /** One driver for each kind of IOMMU, made when the first of its kind is met. */

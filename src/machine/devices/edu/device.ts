@@ -1,25 +1,37 @@
 /**
- * The model of QEMU's teaching device: identification, liveness, factorial, and interrupts by message or pin.
+ * The model of QEMU's teaching device: identification, liveness, factorial, interrupts by message or pin, and DMA (dma-engine.ts).
+ * A reset leaves its registers as they are.
  *
- * Not here: its DMA engine. A reset leaves its registers as they are.
- *
- * Registers: spec.ts. Accesses of other sizes than 4 bytes below 0x80 read as ones and change nothing.
+ * Registers: spec.ts. Accesses of other sizes than 4 bytes below 0x80, and than 4 or 8 from there on, read as ones and change
+ * nothing.
  */
 import type { DeviceModel } from '../../device-model.ts';
+import type { DmaPort } from '../../dma.ts';
 import type { InterruptSink } from '../../interrupt.ts';
+import { EduDmaEngine } from './dma-engine.ts';
 import { EDU, EDU_IDENTIFICATION, EDU_STATUS_INTERRUPT } from './spec.ts';
 
 const DMA_REGISTERS = 0x80;
+/** in the interrupt status: a transfer that asked for it is over */
+const DMA_INTERRUPT = 0x100;
+
+function isTaken(offset: number, bytes: number): boolean {
+  return bytes === 4 || (bytes === 8 && offset >= DMA_REGISTERS);
+}
 
 export class EduModel implements DeviceModel {
   readonly #interrupts: InterruptSink;
+  readonly #dma: EduDmaEngine;
   #liveness = 0;
   #factorial = 0;
   #status = 0;
   #pending = 0;
 
-  constructor(interrupts: InterruptSink) {
+  constructor(interrupts: InterruptSink, dma: DmaPort) {
     this.#interrupts = interrupts;
+    this.#dma = new EduDmaEngine(dma, () => {
+      this.#raise(DMA_INTERRUPT);
+    });
   }
 
   memory(): undefined {
@@ -27,7 +39,9 @@ export class EduModel implements DeviceModel {
   }
 
   read(bar: number, offset: number, bytes: number): bigint {
-    if (bar !== 0 || (offset < DMA_REGISTERS && bytes !== 4)) return 2n ** BigInt(8 * bytes) - 1n;
+    const ones = 2n ** BigInt(8 * bytes) - 1n;
+    if (bar !== 0 || !isTaken(offset, bytes)) return ones;
+    if (offset >= DMA_REGISTERS) return (this.#dma.read(offset) ?? ones) & ones;
     switch (offset) {
       case EDU.IDENTIFICATION:
         return BigInt(EDU_IDENTIFICATION);
@@ -40,12 +54,16 @@ export class EduModel implements DeviceModel {
       case EDU.INTERRUPT_STATUS:
         return BigInt(this.#pending);
       default:
-        return 2n ** BigInt(8 * bytes) - 1n;
+        return ones;
     }
   }
 
   write(bar: number, offset: number, bytes: number, value: bigint): void {
-    if (bar !== 0 || (offset < DMA_REGISTERS && bytes !== 4)) return;
+    if (bar !== 0 || !isTaken(offset, bytes)) return;
+    if (offset >= DMA_REGISTERS) {
+      this.#dma.write(offset, value);
+      return;
+    }
     const word = Number(value & 0xffff_ffffn);
     switch (offset) {
       case EDU.LIVENESS:
