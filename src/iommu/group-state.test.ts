@@ -77,14 +77,14 @@ test('a subgroup: every field is transferred or placed, but for its group', () =
   assert.deepEqual(left, ['group']);
 });
 
-test('a group: every field is transferred or placed, but for its table, number and name', () => {
+test('a group: every field is transferred or placed, but for its table, number, name and what made it', () => {
   const group = new GroupTable().alloc();
   const left = fieldsLeft(group, (io) => {
     placeMember(device('a'), new Subgroup(group));
     transferGroup(group, io, GROUP_NAMES);
   });
   // `name` is given by whoever makes a group, before anything can happen in it.
-  assert.deepEqual(left, ['id', 'name', 'table']);
+  assert.deepEqual(left, ['id', 'name', 'table', 'untranslated']);
 });
 
 test('an emptied group has neither members nor subgroups', () => {
