@@ -95,7 +95,7 @@ function upperBoundBlock(keys: Float64Array, first: number, key: number): number
   );
 }
 
-/** All leaves of a map, or all inner nodes: one class, since V8 reads a field of objects of one shape twice as fast. */
+/** All leaves of a map, or all its inner nodes: what both have in common, then what only one has. */
 export class Nodes<T extends Span> {
   cells = new Float64Array(0);
   /** the same memory */
