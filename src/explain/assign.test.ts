@@ -109,3 +109,17 @@ test('profile singleton: a shared group is assigned through the group API alone'
     ['ENOENT', undefined],
   );
 });
+
+test('no-iommu mode is a no, bound or not: nothing confines the device', () => {
+  const head = 'iommu: none\nboot: { noiommu: true }\n';
+  for (const driver of ['vfio-pci', 'nvme']) {
+    const devices = `  - { address: "00:02.0", type: pci, driver: ${driver} }\n`;
+    const found = assessed(devices, '00:02.0', head);
+    assert.equal(found.answer, 'no');
+    assert.deepEqual(
+      found.obstacles.map(({ rule }) => rule),
+      ['no-iommu'],
+    );
+    assert.deepEqual(commandsFor(found), []);
+  }
+});

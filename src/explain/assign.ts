@@ -19,8 +19,11 @@ import { tryDevice, type Refusal, type Trial } from './trial.ts';
 export type Answer = 'yes' | 'not-yet' | 'no';
 
 export type Obstacle = {
-  /** `refused`: the engine refuses a call; `harm`: nothing refuses, but the step would do harm; `in-use`, `vital`: on a host */
-  readonly rule: 'refused' | 'harm' | 'in-use' | 'vital';
+  /**
+   * `refused`: the engine refuses a call; nothing refuses: `harm`, the step would do harm, `no-iommu`, nothing confines the
+   * device; `in-use`, `vital`: on a host
+   */
+  readonly rule: 'refused' | 'harm' | 'no-iommu' | 'in-use' | 'vital';
   /** refused: which calls, and what they answer */
   readonly calls: readonly string[];
   readonly code: ErrnoCode | undefined;
@@ -106,6 +109,7 @@ class Model {
 
   run(): void {
     let refusals = this.#refusals(this.trials);
+    if (this.#isUnconfined()) return;
     for (const operations of [() => this.#binding(), () => this.#companions()]) {
       if (refusals.length === 0) break;
       const wanted = operations();
@@ -119,11 +123,27 @@ class Model {
         this.lasting.push(impossible);
         return;
       }
+      if (this.#isUnconfined()) return;
       this.cleared.push(...obstaclesOf(refusals, wanted.map(sentenceOf).join('; ')));
       refusals = this.#refusals(tryDevice(this.#system, this.#name));
     }
     if (refusals.length > 0) this.lasting.push(...obstaclesOf(refusals, this.#lastAdvice()));
     this.succeeds = refusals.every(({ code }) => code === 'EACCES');
+  }
+
+  /** No-iommu mode gives away what reaches all memory: whatever the calls answer, that is no assignment. */
+  #isUnconfined(): boolean {
+    if (this.#iommu?.group?.untranslated !== true) return false;
+    this.lasting.push({
+      rule: 'no-iommu',
+      calls: [],
+      code: undefined,
+      sentence:
+        `no IOMMU translates for ${this.#name}: its group is made up by VFIO (noiommu mode), and a program that ` +
+        'has it reaches all memory',
+      step: adviceWithoutIommu(this.#machine),
+    });
+    return true;
   }
 
   /** None where one interface answers yes. */

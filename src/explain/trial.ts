@@ -113,16 +113,20 @@ function claimByNode(system: PciSystemParts, name: string, opened: Opened): void
   });
   const view = vfioView(opened.add(iommufd.open(CLIENT, 'user space')).context);
   step('VFIO_DEVICE_BIND_IOMMUFD', () => file.bind(() => view));
-  view.createCompatIoas();
-  step('VFIO_DEVICE_ATTACH_IOMMUFD_PT', () => file.attach(view.compatIoasId()));
+  step('VFIO_DEVICE_ATTACH_IOMMUFD_PT', () => {
+    view.createCompatIoas();
+    file.attach(view.compatIoasId());
+  });
 }
 
 function claimByGroup(system: PciSystemParts, name: string, opened: Opened): void {
   const { pci, vfio } = system;
-  const id = pci.core.device(name)?.iommu.group?.id;
-  const path = `/dev/vfio/${id ?? 'GROUP'}`;
+  const iommu = pci.core.device(name)?.iommu;
+  // A group of the no-iommu mode is not named by its number alone.
+  const node = (iommu && vfio.deviceOf(iommu)?.group.nodeName) ?? iommu?.group?.id;
+  const path = `/dev/vfio/${node ?? 'GROUP'}`;
   const group = step(`open ${path}`, () => {
-    const found = id === undefined ? undefined : vfio.group(String(id));
+    const found = node === undefined ? undefined : vfio.group(String(node));
     if (found === undefined) throw missing(system, name, path);
     return opened.add(vfio.openGroup(found));
   });

@@ -14,7 +14,7 @@ export type DmaUse =
 /** @param name "0000:01:00.0", a device of the machine */
 export function dmaUse({ pci, vfio }: PciSystemParts, name: string): DmaUse {
   const group = pci.core.device(name)?.iommu.group;
-  if (group === undefined) return 'none';
+  if (group === undefined || group.untranslated) return 'none';
   if (group.owner === undefined && group.ownerCount > 0) return 'kernel';
   return group.members.some((member) => vfio.deviceOf(member) !== undefined) ? 'user' : 'free';
 }

@@ -94,10 +94,11 @@ export class HolderIndex {
       const ofGroup = file.vfio && (member !== undefined || isGroupFile(file, groupPath));
       if (!ofGroup && !isBelow(file.device, at)) return [];
       const which = member === undefined || !file.vfio ? '' : ` (${basename(member)})`;
-      const sentence = `${file.path}${which} is open in ${file.process}`;
+      const sentence = `${file.path ?? 'a VFIO device'}${which} is open in ${file.process}`;
       return [{ kind: file.vfio ? 'vfio-user' : 'open-file', sentence, vital: false } as const];
     });
-    return holders.length > 0 || groupPath === undefined ? holders : this.#askGroup(groupPath);
+    if (holders.length > 0 || groupPath === undefined) return holders;
+    return [...this.#askGroup(groupPath), ...this.#unnamed(places)];
   }
 
   // Processes of other users are hidden. The group's file can be opened once: whoever may open it can see whether it is.
@@ -111,6 +112,19 @@ export class HolderIndex {
       const sentence = `${path} is in use (EBUSY) by a process of another user`;
       return [{ kind: 'vfio-user', sentence, vital: false }];
     }
+  }
+
+  // Before 7.3 a VFIO device that came out of a group does not say which one it is.
+  #unnamed(places: readonly string[]): Holder[] {
+    const offered = places.some((at) => managedDriver(linkName(at, 'driver') ?? '')?.vfio === true);
+    if (!offered) return [];
+    return this.#files.list
+      .filter(({ path, device }) => path === undefined && device === undefined)
+      .map(({ process }) => ({
+        kind: 'open-file',
+        sentence: `${process} has a VFIO device open, and this kernel does not say which one`,
+        vital: false,
+      }));
   }
 
   #display(at: string, name: string): Holder[] {

@@ -9,8 +9,8 @@ import { join } from 'node:path';
 import { names, readText, realPath, type HostRoots } from './files.ts';
 
 export type OpenFile = {
-  /** as the process opened it */
-  readonly path: string;
+  /** as the process opened it; undefined for a VFIO device that came out of a group */
+  readonly path: string | undefined;
   /** where the device is in sysfs; undefined for one that is not there */
   readonly device: string | undefined;
   /** "qemu-system-x86 (4711)" */
@@ -50,7 +50,7 @@ function deviceFile(roots: HostRoots, pid: string, fd: string): OpenFile | undef
     const info = readText(roots.proc, pid, 'fdinfo', fd) ?? '';
     const at = /^vfio-device-syspath:\s*\/sys\/(\S+)$/m.exec(info)?.[1];
     const device = at === undefined ? undefined : realPath(roots.sys, at);
-    return { path: 'a VFIO device', device, process, vfio: true };
+    return { path: undefined, device, process, vfio: true };
   }
   // In a container or a chroot it may be below another root. Other files are left alone: looking at them may hang.
   if (!path.includes('/dev/')) return undefined;

@@ -382,6 +382,15 @@ test('HolderIndex: a VFIO device that came out of a group is known by its fdinfo
     'a VFIO device (0000:01:00.0) is open in qemu (42)',
   ]);
   assert.deepEqual(sentencesOf(index, alone('0000:02:00.0', 1)), []);
+
+  host.write('proc/42/fdinfo/9', 'pos:\t0\n');
+  const older = new HolderIndex(host.roots, NOTHING);
+  assert.deepEqual(sentencesOf(older, alone('0000:01:00.0', 0)), [], 'it is on nvme');
+  rmSync(host.path(`${at}/driver`));
+  host.link(`${at}/driver`, 'sys/bus/pci/drivers/vfio-pci');
+  assert.deepEqual(sentencesOf(older, alone('0000:01:00.0', 0)), [
+    'qemu (42) has a VFIO device open, and this kernel does not say which one',
+  ]);
 });
 
 test('remapsInterrupts: judged by the chips of PCI interrupts', () => {
@@ -412,6 +421,7 @@ test('readHost: without remapping nothing is assigned, unless the modules allow 
   for (const { name } of model().devices) {
     rmSync(made.path(`${made.pathOf(deviceIn(model(), name))}/iommu`));
   }
+  made.write('sys/module/vfio/parameters/enable_unsafe_noiommu_mode', 'Y\n');
   const noiommu = readHost(made.roots);
   assert.deepEqual(noiommu.iommus, [], 'an instance that no device is linked to does not count');
   assert.equal(new GroupView(noiommu).groups.length, 0);

@@ -63,9 +63,10 @@ export function readHost(roots: HostRoots = HOST_ROOTS): Machine {
     acs: 'as-is',
     iommus: readIommus(roots, groups, descriptions),
     unsafeInterrupts: {
-      type1: allowsUnsafe(roots, 'vfio_iommu_type1'),
-      iommufd: allowsUnsafe(roots, 'iommufd'),
+      type1: isOn(roots, 'vfio_iommu_type1', 'allow_unsafe_interrupts'),
+      iommufd: isOn(roots, 'iommufd', 'allow_unsafe_interrupts'),
     },
+    noIommu: isOn(roots, 'vfio', 'enable_unsafe_noiommu_mode'),
     firmwareTables: names(roots.sys, 'firmware/acpi/tables').filter((table) =>
       IOMMU_TABLES.includes(table),
     ),
@@ -240,7 +241,7 @@ export function remapsInterrupts(text: string): boolean {
   return chips.every((chip) => !chip.startsWith('PCI-MSI'));
 }
 
-function allowsUnsafe(roots: HostRoots, module: string): boolean {
-  const value = readText(roots.sys, 'module', module, 'parameters/allow_unsafe_interrupts');
+function isOn(roots: HostRoots, module: string, parameter: string): boolean {
+  const value = readText(roots.sys, 'module', module, 'parameters', parameter);
   return value === 'Y' || value === '1';
 }

@@ -323,6 +323,12 @@ export function ownerName(group: IommuGroup): string {
   return group.ownerCount > 0 ? 'kernel drivers' : 'no one';
 }
 
+// A kernel lists regions by group: in a capture every member has those of the group, and one of them is meant.
+function directMembers({ members }: IommuGroup, device: IommuDevice): string {
+  const names = members.filter(({ requireDirect }) => requireDirect).map(({ name }) => name);
+  return names.length > 1 ? `at least one of ${names.join(', ')}` : device.name;
+}
+
 /**
  * Puts one device on a domain.
  * @throws Errno the driver's, or EINVAL for a direct-mapped device and the blocking domain
@@ -335,7 +341,7 @@ function setDevice(group: IommuGroup, device: IommuDevice, domain: Domain, force
   ) {
     throw new Errno(
       'EINVAL',
-      `firmware wants ${device.name} mapped one to one at all times, so it cannot be blocked` +
+      `firmware wants ${directMembers(group, device)} mapped one to one at all times, so it cannot be blocked` +
         ' and its group cannot be assigned',
     );
   }

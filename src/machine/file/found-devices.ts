@@ -15,6 +15,8 @@ export type FoundDevice = {
   /** digits of configuration space; keys that describe are left out then */
   readonly config?: string | undefined;
   readonly ids?: string | undefined;
+  /** a virtual function: its physical function */
+  readonly physfn?: string | undefined;
   /** six digits */
   readonly class?: string | undefined;
   readonly type?: string | undefined;
@@ -65,8 +67,8 @@ export function fileOf(devices: readonly FoundDevice[], machine: FoundMachine): 
 function row(device: FoundDevice, grouped: boolean): object {
   const { config, secondary } = device;
   const untranslated = grouped && device.group === undefined ? 'none' : undefined;
-  const { address, driver, group } = device;
-  const common = { address, driver, group, iommu: untranslated };
+  const { address, driver, group, physfn } = device;
+  const common = { address, driver, group, physfn, iommu: untranslated };
   return config === undefined ? { ...device, ...common, secondary } : { ...common, config };
 }
 

@@ -5,6 +5,7 @@ import { InputError } from '../../base/input-error.ts';
 import { acsRegisters } from '../pci/acs.ts';
 import { PORT_TYPES } from '../pci/capabilities.ts';
 import type { Machine } from '../machine.ts';
+import type { ConfigSpace } from '../pci/config-space.ts';
 import { isLspci, lspciAsFile } from './lspci.ts';
 import { readMachineFile } from './read.ts';
 
@@ -85,4 +86,34 @@ test('isLspci: not a machine file, a recording or a log', () => {
   ]) {
     assert.equal(isLspci(text), false, text);
   }
+});
+
+/** Lines as `lspci -xxxx` prints them. */
+function dump(config: ConfigSpace): string {
+  const lines: string[] = [];
+  for (let at = 0; at < config.bytes.length; at += 16) {
+    const digits = [...config.bytes.subarray(at, at + 16)].map((byte) =>
+      byte.toString(16).padStart(2, '0'),
+    );
+    lines.push(`${at.toString(16).padStart(2, '0')}: ${digits.join(' ')}`);
+  }
+  return lines.join('\n');
+}
+
+test('lspci -xxxx: virtual functions belong to the physical one whose registers place them', () => {
+  const text =
+    'devices:\n  - { address: "00:02.0", ids: "8086:10c9", sriov: { total: 2, enabled: 2, offset: 8 } }\n';
+  const { machine } = readMachineFile(text, 'm');
+  const blocks = [...machine.devices].map(
+    ({ name, config }) => `${name.slice(5)} Class: X\n${dump(config)}\n`,
+  );
+  const again = machineOf(blocks.join('\n'));
+  assert.deepEqual(
+    [...again.devices].map(({ name, physfn }) => [name, physfn?.name]),
+    [
+      ['0000:00:02.0', undefined],
+      ['0000:00:03.0', '0000:00:02.0'],
+      ['0000:00:03.1', '0000:00:02.0'],
+    ],
+  );
 });

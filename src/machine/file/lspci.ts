@@ -9,7 +9,7 @@
  */
 import { hexOfBytes } from '../hex.ts';
 import { formatAddress, formatBus, parseAddress } from '../pci/address.ts';
-import type { AcsBit } from '../pci/capabilities.ts';
+import { EXT_SRIOV, type AcsBit } from '../pci/capabilities.ts';
 import {
   CONFIG_LENGTHS,
   ConfigSpace,
@@ -18,6 +18,7 @@ import {
   HEADER_CARDBUS,
   REGISTER,
 } from '../pci/config-space.ts';
+import { sriovState, virtualFunctionAddress } from '../pci/sriov.ts';
 import { fileOf, type FoundDevice } from './found-devices.ts';
 
 const TITLE = /^((?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7]) (\S.*)$/i;
@@ -43,6 +44,7 @@ export function lspciAsFile(text: string, name: string): string {
     const device = deviceOf(title, lines, buses);
     if (device !== undefined && !taken.has(device.address)) taken.set(device.address, device);
   }
+  for (const { title, lines } of blocks) markFunctions(title[1] ?? '', dumpOf(lines), taken);
   return fileOf([...taken.values()], {
     name,
     kernel: 'as lspci showed it',
@@ -69,6 +71,23 @@ function deviceOf(
     return { ...common, config: hexOfBytes(raw.bytes), secondary };
   }
   return { ...common, ...describedBy(words, body, address.domain) };
+}
+
+/** Says of the virtual functions of a physical one whose they are. */
+function markFunctions(
+  written: string,
+  config: ConfigSpace | undefined,
+  taken: Map<string, FoundDevice>,
+): void {
+  const address = parseAddress(written);
+  const sriovOffset = config?.findExtendedCapability(EXT_SRIOV) ?? 0;
+  if (address === undefined || config === undefined || sriovOffset === 0) return;
+  const physfn = { address, config, sriovOffset };
+  for (let index = 0; index < sriovState(physfn).enabled; index++) {
+    const name = formatAddress(virtualFunctionAddress(physfn, index));
+    const known = taken.get(name);
+    if (known !== undefined) taken.set(name, { ...known, physfn: formatAddress(address) });
+  }
 }
 
 /** The bytes of a dump, in a length that configuration space has; undefined without one. */

@@ -9,10 +9,13 @@ import { buildConfig } from './config-builder.ts';
 import { REGISTER, type ConfigSpace } from './config-space.ts';
 import type { PciDevice } from './device.ts';
 
+/** What says where virtual functions are. */
+export type PhysicalFunction = Pick<PciDevice, 'address' | 'config' | 'sriovOffset'>;
+
 export type SriovState = { readonly total: number; readonly enabled: number };
 
 /** How many virtual functions there can be and how many are on. */
-export function sriovState(physfn: PciDevice): SriovState {
+export function sriovState(physfn: PhysicalFunction): SriovState {
   const { config, sriovOffset } = physfn;
   const on = (config.u16(sriovOffset + SRIOV.CONTROL) & SRIOV_CONTROL_ENABLE) !== 0;
   return {
@@ -40,7 +43,7 @@ export function disableSriov(physfn: PciDevice): void {
 }
 
 /** @param index number of the virtual function, from 0 */
-export function virtualFunctionAddress(physfn: PciDevice, index: number): PciAddress {
+export function virtualFunctionAddress(physfn: PhysicalFunction, index: number): PciAddress {
   const { config, sriovOffset, address } = physfn;
   const first = config.u16(sriovOffset + SRIOV.FIRST_OFFSET);
   const stride = config.u16(sriovOffset + SRIOV.STRIDE);
