@@ -96,7 +96,7 @@ const CASES: Readonly<Record<string, Case>> = {
       b(world).attached = world.inventory.blockingDomain;
     },
   },
-  'told-apart': {
+  distinguishable: {
     machine: 'pair-one-id',
     profile: 'subgroup',
     texts: [...A_BOUND, 'user X attaches A to its IOAS 1'],
@@ -110,7 +110,7 @@ const CASES: Readonly<Record<string, Case>> = {
       b(world).attached = blockingDomain;
     },
   },
-  'one-door': {
+  'one-interface': {
     texts: A_BOUND,
     spoil: (world) => {
       const vfio = world.vfioGroup(0);

@@ -169,7 +169,7 @@ function defaultWhenFree(world: World): string | undefined {
     if (group.owner !== undefined) continue;
     const wrong = group.subgroups.find(({ domain }) => domain !== group.defaultDomain);
     if (wrong !== undefined) {
-      return `nobody owns the group, yet it is on ${String(wrong.domain?.name)}`;
+      return `the group has no owner, yet it is on ${String(wrong.domain?.name)}`;
     }
   }
   return undefined;
@@ -211,7 +211,7 @@ function toldApart(world: World): string | undefined {
       for (const other of group.members) {
         if (device.attached === other.attached || device.blocked || other.blocked) continue;
         if (!hasOwnRequesterIds(device, [other]) || !isSpoofProof(device, [other])) {
-          return `${device.name} and ${other.name} are on different page tables, but the IOMMU cannot tell them apart`;
+          return `${device.name} and ${other.name} are on different page tables, but the IOMMU cannot distinguish them`;
         }
       }
     }
@@ -263,7 +263,7 @@ function oneBoundNode(world: World): string | undefined {
 export const INVARIANTS: readonly Invariant[] = [
   {
     name: 'kernel-or-user',
-    demands: 'never one member under kernel DMA and another in user hands',
+    demands: 'never one member under kernel DMA and another owned by user space',
     broken: kernelOrUser,
   },
   { name: 'one-owner', demands: 'a group has one owner', broken: oneOwner },
@@ -298,12 +298,12 @@ export const INVARIANTS: readonly Invariant[] = [
     broken: oneDomain,
   },
   {
-    name: 'told-apart',
-    demands: 'different page tables only for devices that can be told apart (R7)',
+    name: 'distinguishable',
+    demands: 'different page tables only for devices that can be distinguished (R7)',
     broken: toldApart,
   },
   {
-    name: 'one-door',
+    name: 'one-interface',
     demands: 'group file and device nodes exclude each other',
     broken: oneDoor,
   },

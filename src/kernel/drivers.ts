@@ -41,7 +41,7 @@ type Callbacks = Pick<Driver, 'probe' | 'remove'>;
 
 function refuseByOrder(spec: DriverSpec, device: BusDevice): void {
   if (spec.failProbe !== undefined) {
-    throw new Errno(spec.failProbe, `${spec.name} was told to fail its probe of ${device.name}`);
+    throw new Errno(spec.failProbe, `${spec.name} fails its probe of ${device.name}`);
   }
 }
 
@@ -62,7 +62,7 @@ function plainCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
       }
       // driver_override can force any driver on any device; hardware that a driver does not know does not answer it.
       if (spec.ids.length > 0 && !spec.ids.some((row) => idMatches(row, device.identity))) {
-        throw new Errno('ENODEV', `${device.name} is no device that ${spec.name} knows`);
+        throw new Errno('ENODEV', `${device.name} is not a device that ${spec.name} knows`);
       }
       if (spec.enables !== undefined) enableFunction(known, (each) => system.bridgeOf(each));
       known.dmaMaskBits = spec.dmaMaskBits ?? known.dmaMaskBits;
@@ -81,7 +81,7 @@ function plainCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
 // After pcie_portdrv_probe: what is not a port is refused, and a port's services share its interrupt.
 function takePort(known: PciFunction, system: PciSystem): void {
   const { pci } = known;
-  if (!isPort(pci)) throw new Errno('ENODEV', `${pci.name} is no port of PCI Express`);
+  if (!isPort(pci)) throw new Errno('ENODEV', `${pci.name} is not a PCI Express port`);
   enableFunction(known, (each) => system.bridgeOf(each));
   if (portServices(pci).length > 0 && messageKind(pci) !== undefined) system.vectors.take(known, 1);
 }

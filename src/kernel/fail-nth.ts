@@ -110,7 +110,7 @@ class FailNthFile implements OpenFile {
     const text = new TextDecoder().decode(bytes).trim();
     const nth = Number(text);
     if (text === '' || !Number.isInteger(nth) || nth < 0 || nth > 0xffff_ffff) {
-      throw new Errno('EINVAL', `"${text}" is no number of a place to fail`);
+      throw new Errno('EINVAL', `"${text}" is not the number of a failure point`);
     }
     this.#faults.set(this.#tid, nth);
     return buffer.length;

@@ -142,7 +142,7 @@ function cannotStart(name: string, errno: number): LaunchError {
     [ENOENT]: name.includes('/')
       ? 'there is no such file, or the interpreter that it names is missing'
       : 'no folder of PATH has a program of that name',
-    [EACCES]: 'it is no regular file, or must not be executed',
+    [EACCES]: 'it is not a regular file, or not executable',
   };
   const reason = why[errno] ?? 'the kernel refuses to execute it';
   const status = errno === ENOENT ? NOT_FOUND : CANNOT_EXECUTE;

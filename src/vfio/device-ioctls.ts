@@ -54,7 +54,7 @@ function bind(
   { task, argument: address }: { readonly task: Task; readonly argument: bigint },
 ): number {
   const given = copyExtensible(task, address);
-  if (given.iommufd < 0) throw new Errno('EINVAL', `${given.iommufd} is no file descriptor`);
+  if (given.iommufd < 0) throw new Errno('EINVAL', `${given.iommufd} is not a file descriptor`);
   if ((given.flags & ~VFIO_DEVICE_BIND_FLAG_TOKEN) !== 0) {
     const known = VFIO_DEVICE_BIND_FLAG_TOKEN;
     throw unknownFlags(vfio_device_bind_iommufd, given.flags, known, 'EINVAL');

@@ -20,12 +20,12 @@ const RULE_NAMES = Object.keys(OWNERSHIP_RULES) as OwnershipRule[];
 const HELP = `usage: uiommu check [MACHINE] [--profile P] [--without RULE[,RULE]] [bounds] [--json]
        uiommu check --rules
 
-Visits every state that drivers and programs can bring a small machine into, and looks in each for what must never be: kernel
+Visits every state that drivers and programs can bring a small machine into, and checks the invariants in each: no kernel
 DMA and user space in one group, two owners, memory that its owner did not map, and so on. What is done: probe (in two
 steps), failed probe, unbind, driver_override, hot-add, hot-remove, reset; device nodes opened, bound, attached, replaced,
 detached, also by PASID; group files, containers, an IOMMUFD as container; everything closed in any order; by several users.
 
-If something is wrong the shortest story that leads there is printed. A rule can be switched off to see what it protects from:
+If an invariant is broken, the shortest counterexample is printed. A rule can be switched off to see what it protects from:
 that is how to try a change of the rules before it is made.
 
   MACHINE              ${BUILT_IN_MACHINES.map(({ name }) => name).join(', ')}, or a machine file, capture or
@@ -33,7 +33,7 @@ that is how to try a change of the rules before it is made.
   --group N            which group of a machine. Default: the one with most devices
   --profile P          ${PROFILE_NAMES.join(', ')}. Default: linux
   --without RULE       switches rules off, by name
-  --rules              shows all rules and invariants, and the story of each rule when it is off
+  --rules              shows all rules and invariants, and a counterexample for each rule when it is off
 
 bounds:
   --users N            programs that compete, 1 to 4. Default: ${DEFAULT_BOUNDS.users}

@@ -10,18 +10,18 @@ import { writeAll } from '../output.ts';
 
 const HELP = `usage: uiommu run [OPTIONS] [--] PROGRAM [ARGUMENTS]
 
-Runs an unmodified program on a machine made of software: it finds /dev/iommu there, whatever this computer has.
+Runs an unmodified program on a simulated machine: it finds /dev/iommu there, whatever this computer has.
 No root is needed, nothing is installed. Standard input, output and terminal are the program's own; the exit status is
-the program's, 128+N if signal N killed it, 125 if uiommu itself failed. Programs that it leaves in the background are waited for.
+the program's, 128+N if signal N killed it, 125 if uiommu itself failed. Waits for background processes.
 
   -m, --machine NAME   the machine: a machine file, a capture, or built in: selftest (default), pc.
                        Devices that the file gives to vfio-pci have their nodes below /dev/vfio.
       --profile NAME   rules of groups and ownership: linux (default), singleton, shared, subgroup, strict-acs
       --trace[=FILE]   print each call to the machine, decoded, with the reason of every refusal
       --json           the trace as JSON, one object a line
-      --summary        say at the end what happened
-      --check          look at all invariants after each call (slow; finds bugs of uiommu)
-      --as-root        on the machine the program counts as root: all capabilities, no limit on pinned memory
+      --summary        print a summary at the end: refusals, leaks
+      --check          check all invariants after each call (slow; finds bugs of uiommu)
+      --as-root        run as root on the simulated machine (all capabilities, unlimited RLIMIT_MEMLOCK)
 
 Traces go to standard error unless a FILE is given.
 
@@ -264,7 +264,7 @@ async function runOn(launcher: Launcher, options: Options): Promise<number> {
 
 export const runCommand: Command = {
   name: 'run',
-  summary: 'run an unmodified program on a machine made of software',
+  summary: 'run an unmodified program on a simulated machine',
   help: HELP,
   run,
 };

@@ -372,7 +372,7 @@ export class ClientSpace implements AddressSpace {
     if (fd >= 0) return fd;
     throw new Errno(
       'EFAULT',
-      `the memory of process ${this.pid} may not be looked at (errno ${-fd}): it has ended, or its program file is not readable`,
+      `the memory of process ${this.pid} may not be read (errno ${-fd}): it has ended, or its program file is not readable`,
     );
   }
 }

@@ -256,7 +256,7 @@ export class SharedMemories {
     if (access < 0) throw notOpen(fd);
     identifyFile(held);
     const { device, inode, mode, size } = identity;
-    const name = `file number ${fd}`;
+    const name = `fd ${fd}`;
     if ((mode & S_IFMT) !== S_IFREG || this.#isOurs(device, inode)) {
       return { backing: new SharedMemory({ name, unit: 1 }), size: 0, pinnable: false };
     }
@@ -394,7 +394,7 @@ function isReadable(space: ClientSpace, page: number): boolean {
   return space.readLive(page * PAGE_BYTES, new Uint8Array(1));
 }
 
-const notOpen = (fd: number): Errno => new Errno('EBADF', `file number ${fd} is not open`);
+const notOpen = (fd: number): Errno => new Errno('EBADF', `fd ${fd} is not open`);
 
 // struct statfs
 const status = allocate(120);

@@ -58,10 +58,10 @@ export function checkMapping(
 ): { readonly length: bigint; readonly shared: boolean } {
   const { flags, offset } = wanted;
   if (offset % PAGE !== 0n) {
-    throw new Errno('EINVAL', `offset ${hex(offset)} is no multiple of a page`);
+    throw new Errno('EINVAL', `offset ${hex(offset)} is not a multiple of a page`);
   }
   if ((flags & MAP_HUGETLB) !== 0n) {
-    throw new Errno('EINVAL', `MAP_HUGETLB, but ${subject.entry.link} is no file of huge pages`);
+    throw new Errno('EINVAL', `MAP_HUGETLB, but ${subject.entry.link} is not a file of huge pages`);
   }
   const length = wholePages(wanted.length);
   checkPlace(subject.thread, wanted, length);
@@ -107,7 +107,7 @@ function checkPlace(
     );
   }
   if (address % PAGE !== 0n) {
-    throw new Errno('EINVAL', `address ${hex(address)} is no multiple of a page`);
+    throw new Errno('EINVAL', `address ${hex(address)} is not a multiple of a page`);
   }
   if ((flags & MAP_FIXED_NOREPLACE) === 0n) return;
   const [start, end] = [Number(address), Number(address + length)];

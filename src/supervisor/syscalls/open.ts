@@ -130,7 +130,7 @@ function checkKind(found: NodeOrFile, path: string, flags: number): void {
   if ((flags & (O_CREAT | O_EXCL)) === (O_CREAT | O_EXCL)) {
     throw new Errno('EEXIST', `${path} exists`);
   }
-  if ((flags & O_DIRECTORY) !== 0) throw new Errno('ENOTDIR', `${path} is no directory`);
+  if ((flags & O_DIRECTORY) !== 0) throw new Errno('ENOTDIR', `${path} is not a directory`);
   if (found.kind === 'file' && !found.followed) {
     throw new Errno('ELOOP', `${path} is a symbolic link, and O_NOFOLLOW asked for`);
   }

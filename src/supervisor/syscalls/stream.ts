@@ -174,7 +174,7 @@ export function move(context: Context): number {
     if (listener.nr === NR.sendfile && argument === 1 && listener.word(2) !== 0n) {
       throw new Errno('ESPIPE', `${found.entry.link} has no positions`);
     }
-    throw new Errno('EINVAL', `${found.entry.link} moves no pages, and is no pipe`);
+    throw new Errno('EINVAL', `${found.entry.link} moves no pages, and is not a pipe`);
   }
   return CONTINUE;
 }
@@ -185,7 +185,7 @@ export function vmsplice(context: Context): number {
   if ((listener.uint(3) & ~SPLICE_FLAGS) !== 0 || listener.word(2) === 0n) return CONTINUE;
   const found = streamAt(context, 0);
   if (found === undefined) return CONTINUE;
-  throw new Errno('EBADF', `${found.entry.link} is no pipe`);
+  throw new Errno('EBADF', `${found.entry.link} is not a pipe`);
 }
 
 function streamAt(context: Context, argument: number): Caller | undefined {
@@ -203,7 +203,7 @@ export function duplicate(context: Context): number {
   if (listener.nr === NR.dup) return copyOf(context, found, { cloexec: false, least: 0 });
   const command = listener.uint(1);
   if (command !== F_DUPFD && command !== F_DUPFD_CLOEXEC) {
-    throw new Errno('EBADF', `${found.entry.link} is no pipe`);
+    throw new Errno('EBADF', `${found.entry.link} is not a pipe`);
   }
   const least = listener.uint(2);
   const limit = fileLimits(found.thread.process.pid)?.soft ?? Infinity;

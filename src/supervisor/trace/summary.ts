@@ -67,7 +67,7 @@ export class Summary implements Observer {
     const hidden = refused.length - shown.length;
     return [
       '',
-      'uiommu: what happened',
+      'uiommu: summary',
       `  the program ended with status ${status}${status > 128 ? ` (signal ${status - 128})` : ''}`,
       total === 0
         ? '  it made no call to the machine (it never touched /dev/iommu)'
@@ -81,7 +81,7 @@ export class Summary implements Observer {
         ? [`    and ${plural(hidden, 'other reason')}${this.#forgotten > 0 ? ' or more' : ''}`]
         : []),
       `  ${plural(this.#opened, 'file')} opened, ${this.#released} closed`,
-      leaks.length === 0 ? '  nothing was left behind' : '  left behind:',
+      leaks.length === 0 ? '  no leaks' : '  leaks:',
       ...leaks.map((leak) => `    ${leak}`),
       '',
     ].join('\n');

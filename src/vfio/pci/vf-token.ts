@@ -102,7 +102,7 @@ export function tokenOption(options: string): Uint8Array | undefined {
 function unwanted(pci: PciDevice): Errno {
   return new Errno(
     'EINVAL',
-    `${pci.name} takes no token: it has no virtual functions in user hands`,
+    `${pci.name} takes no token: user space has none of its virtual functions`,
   );
 }
 

@@ -188,7 +188,7 @@ function bitmapOf(given: Argument<typeof uapi.vfio_iommu_type1_dma_unmap.fields>
 /** @param size what the bitmap is to report, in bytes */
 function refuseBitmap({ data, size: bytes, pgsize }: Bitmap, size: bigint): void {
   if (data + bytes > USER_END) {
-    throw new Errno('EINVAL', `a bitmap of ${hex(bytes)} bytes at ${hex(data)} is no user memory`);
+    throw new Errno('EINVAL', `a bitmap of ${hex(bytes)} bytes at ${hex(data)} is not user memory`);
   }
   // The lowest bit of the page size counts; what it is has to be right only later.
   const pages = pgsize === 0n ? size : size / (pgsize & -pgsize);
