@@ -39,7 +39,7 @@ function putNumber(value: number): number {
 }
 
 /** Who a file is: the same pair for all descriptors of one inode. Reused by the next question: copy what must stay. */
-export const identity = { device: 0, inode: 0, mode: 0, size: 0 };
+export const identity = { device: 0, inode: 0, mode: 0, uid: 0, size: 0 };
 
 function identify(result: number): number {
   if (result < 0) return result;
@@ -47,6 +47,7 @@ function identify(result: number): number {
   identity.device = ((minor & 0xff) | ((major & 0xfff) << 8) | ((minor & ~0xff) << 12)) >>> 0;
   identity.inode = (statusWords[8] ?? 0) + (statusWords[9] ?? 0) * 2 ** 32;
   identity.mode = (statusWords[7] ?? 0) & 0xffff;
+  identity.uid = statusWords[5] ?? 0;
   identity.size = (statusWords[10] ?? 0) + (statusWords[11] ?? 0) * 2 ** 32;
   return 0;
 }

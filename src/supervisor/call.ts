@@ -113,7 +113,7 @@ export class Call implements Task {
   }
 
   fileMemory(fd: number): FileMemory {
-    return this.#context.shared.file(this.thread.files, fd);
+    return this.#context.shared.file(this.thread.files, fd, this.status.uid);
   }
 
   eventfd(fd: number): Signal {

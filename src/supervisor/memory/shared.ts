@@ -34,6 +34,8 @@ import type { ClientSpace } from './process.ts';
 import { forgetReadAhead } from './read-ahead.ts';
 
 const S_IFMT = 0o170000;
+// A client that owns the file can open it again for reading and writing itself, through /proc/self/fd.
+const OWNER_READ_WRITE = 0o600;
 const S_IFREG = 0o100000;
 const EPERM = 1;
 const NR_FSTATFS = 138;
@@ -240,22 +242,31 @@ export class SharedMemories {
   /**
    * A file that a client passes by fd.
    * @param directory open /proc/TID/fd of the client
+   * @param uid the client's file-system user
    */
-  file(directory: number, fd: number): FileMemory {
+  file(directory: number, fd: number, uid: number): FileMemory {
     const held = holdLink(String(fd), directory);
     if (held < 0) throw notOpen(fd);
     try {
-      return this.#heldFile(held, directory, fd);
+      const access = heldAccess(held, directory, fd);
+      if (access < 0) throw notOpen(fd);
+      return this.#heldFile(held, fd, (owner, mode) =>
+        owner === uid && (mode & OWNER_READ_WRITE) === OWNER_READ_WRITE ? O_RDWR : access,
+      );
     } finally {
       closeFile(held);
     }
   }
 
-  #heldFile(held: number, directory: number, fd: number): FileMemory {
-    const access = heldAccess(held, directory, fd);
-    if (access < 0) throw notOpen(fd);
+  /** @param accessOf with which access mode, by owner and mode of the file */
+  #heldFile(
+    held: number,
+    fd: number,
+    accessOf: (owner: number, mode: number) => number,
+  ): FileMemory {
     identifyFile(held);
-    const { device, inode, mode, size } = identity;
+    const { device, inode, mode, uid, size } = identity;
+    const access = accessOf(uid, mode);
     const name = `fd ${fd}`;
     if ((mode & S_IFMT) !== S_IFREG || this.#isOurs(device, inode)) {
       return { backing: new SharedMemory({ name, unit: 1 }), size: 0, pinnable: false };
