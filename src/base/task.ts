@@ -126,6 +126,8 @@ export type OpenFile = {
   write?(task: Task, buffer: WriteBuffer, offset: number): number;
   /** It has positions (FMODE_PREAD and FMODE_PWRITE): without, pread and pwrite answer ESPIPE. */
   readonly positioned?: boolean;
+  /** read and write go on where the last one ended, and move the position along; without, they begin at 0 */
+  readonly advances?: boolean;
   /** There is something to read now (POLLIN); a file that has `write` can always be written (POLLOUT). */
   readable?(): boolean;
   /**

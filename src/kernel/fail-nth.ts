@@ -7,7 +7,7 @@
 import { Errno } from '../base/errno.ts';
 import type { Faults } from '../base/faults.ts';
 import type { OpenFile, ReadBuffer, Task, WriteBuffer } from '../base/task.ts';
-import type { DeviceNode, Directory } from './kernel.ts';
+import { atOnce, fixed, writable, type Attribute, type Directory, type Node } from './vfs/tree.ts';
 
 export const FAIL_NTH = '/fail-nth';
 
@@ -15,7 +15,7 @@ const MODE = 0o644;
 /** bytes that are looked at (kstrtouint_from_user) */
 const LONGEST = 34;
 const PATH = /^\/proc\/(\d+)(?:\/task\/(\d+))?\/fail-nth$/;
-const SWITCHES: Directory = {
+const SWITCHES = {
   'ignore-gfp-wait': 'Y\n',
   'ignore-gfp-highmem': 'Y\n',
   interval: '1\n',
@@ -28,13 +28,31 @@ const SWITCHES: Directory = {
 
 /**
  * What /sys/kernel/debug shows of fault injection. Programs look whether it is there and quieten it; every place can fail
- * in any case, so the switches do nothing.
+ * in any case, so the switches only keep what is written.
  */
-export const FAULT_SWITCHES: Directory = {
-  fail_iommufd: SWITCHES,
-  fail_page_alloc: SWITCHES,
-  failslab: SWITCHES,
-};
+export function faultSwitches(): Directory {
+  return fixed({
+    fail_iommufd: switches(),
+    fail_page_alloc: switches(),
+    failslab: switches(),
+  });
+}
+
+function switches(): Directory {
+  return fixed(
+    Object.fromEntries(Object.entries(SWITCHES).map(([name, value]) => [name, kept(value)])),
+  );
+}
+
+function kept(initial: string): Attribute {
+  let value = initial;
+  return writable(
+    atOnce((text) => {
+      value = text;
+    }),
+    { show: () => value },
+  );
+}
 
 export class TaskFaults {
   readonly #faults: Faults;
@@ -48,11 +66,12 @@ export class TaskFaults {
   }
 
   /** The file of a thread; undefined for a path of another shape. */
-  node(path: string): DeviceNode | undefined {
+  node(path: string): Node | undefined {
     const match = PATH.exec(path);
     if (match === null) return undefined;
     const tid = Number(match[2] ?? match[1]);
     return {
+      kind: 'node',
       regular: true,
       major: 0,
       minor: 0,

@@ -1,5 +1,5 @@
 /**
- * Kernel: what a process sees of a machine, by name: device nodes and what opening one gives. Pure and synchronous; the
+ * Kernel: what a process sees of a machine, by name: the tree of names (vfs/) and what opening a node gives. Pure and synchronous; the
  * supervisor serves it to real processes, tests and programs in this process call it directly.
  */
 import { Errno } from '../base/errno.ts';
@@ -7,29 +7,11 @@ import { Events } from '../base/events.ts';
 import type { Backing, OpenFile, Task } from '../base/task.ts';
 import type { CallEvent } from '../base/trace.ts';
 import { FAIL_NTH, type TaskFaults } from './fail-nth.ts';
+import { NameChanges, type Directory, type Entry, type Node } from './vfs/tree.ts';
+import { Uevents } from './vfs/uevent.ts';
 
-/** A character device in the tree of names, or with `regular` a file that the kernel makes up as it is read. */
-export type DeviceNode = {
-  readonly regular?: boolean;
-  readonly major: number;
-  readonly minor: number;
-  /** permission bits; the owner is whoever runs uiommu */
-  readonly mode: number;
-  open(task: Task): OpenFile;
-};
-
-/** What the supervisor asks of a kernel; later also directories and files of /sys. */
-export type Namespace = {
-  /** The node at an absolute path without symbolic links, "." and ".."; undefined if the host's file is meant. */
-  lookup(path: string): DeviceNode | undefined;
-  /** Folders of ordinary files by absolute path, laid over the host's. */
-  readonly folders: ReadonlyMap<string, Directory>;
-  /** Last components of all nodes and folders: a path without any of these names none, unless through a symbolic link. */
-  readonly basenames: ReadonlySet<string>;
-};
-
-/** Names with the contents of files, or folders. */
-export type Directory = { readonly [name: string]: string | Directory };
+/** What a name means: an entry of the machine, something of the computer's own, or nothing. */
+export type Meaning = Entry | 'host' | 'none';
 
 /** What the supervisor must know of the machine's physical memory (machine/memory.ts), to keep pinned pages reachable. */
 export type PinnedMemory = {
@@ -46,9 +28,10 @@ export type KernelEvents = {
 };
 
 export type KernelParts = {
-  /** device nodes by absolute path */
-  readonly nodes: ReadonlyMap<string, DeviceNode>;
-  readonly folders?: ReadonlyMap<string, Directory>;
+  /** the root of the machine's names, laid over the computer's */
+  readonly names: Directory;
+  readonly changes?: NameChanges;
+  readonly uevents?: Uevents;
   readonly memory: PinnedMemory;
   /** fault injection: each thread can make one of its next calls fail, as by /proc/self/task/TID/fail-nth */
   readonly faults?: TaskFaults;
@@ -57,23 +40,30 @@ export type KernelParts = {
 };
 
 /** The machine as a run sees it: names, and calls that begin and end. */
-export class Kernel implements Namespace {
-  readonly nodes: ReadonlyMap<string, DeviceNode>;
-  readonly folders: ReadonlyMap<string, Directory>;
-  readonly basenames: ReadonlySet<string>;
+export class Kernel {
+  readonly names: Directory;
+  readonly changes: NameChanges;
+  readonly uevents: Uevents;
   readonly memory: PinnedMemory;
   /** where whoever makes calls reports them */
   readonly events = new Events<KernelEvents>();
+  /** First components of absolute paths to names of the machine. */
+  readonly roots: ReadonlySet<string>;
+  /**
+   * Names at which the machine's own part of the tree begins: a path of other roots without any leads there only through a
+   * symbolic link.
+   */
+  readonly borders: ReadonlySet<string>;
   readonly #parts: KernelParts;
 
   constructor(parts: KernelParts) {
-    const { nodes, memory } = parts;
     this.#parts = parts;
-    this.nodes = nodes;
-    this.memory = memory;
-    this.folders = parts.folders ?? new Map();
-    const paths = [...nodes.keys(), ...this.folders.keys(), ...(parts.faults ? [FAIL_NTH] : [])];
-    this.basenames = new Set(paths.map((path) => path.slice(path.lastIndexOf('/') + 1)));
+    this.names = parts.names;
+    this.changes = parts.changes ?? new NameChanges();
+    this.uevents = parts.uevents ?? new Uevents();
+    this.memory = parts.memory;
+    this.roots = new Set(parts.names.list().map(([name]) => name));
+    this.borders = new Set([...parts.names.list()].flatMap(([, entry]) => [...bordersOf(entry)]));
   }
 
   /** Listens to an event, such as every call of a client. @returns takes the listener away again */
@@ -84,11 +74,36 @@ export class Kernel implements Namespace {
     return this.events.on(kind, listener);
   }
 
-  lookup(path: string): DeviceNode | undefined {
-    const { faults } = this.#parts;
-    return (
-      this.nodes.get(path) ?? (faults && path.endsWith(FAIL_NTH) ? faults.node(path) : undefined)
-    );
+  /** What is at an absolute path without symbolic links, "." and "..". */
+  at(path: string): Meaning {
+    const fault = path.endsWith(FAIL_NTH) ? this.#parts.faults?.node(path) : undefined;
+    if (fault !== undefined) return fault;
+    let entry: Entry = this.names;
+    if (path === '' || path === '/') return 'host';
+    for (const name of path.slice(1).split('/')) {
+      if (entry.kind !== 'directory') return 'none';
+      const found = entry.find(name);
+      if (found === undefined) {
+        if (entry === this.names) return 'host';
+        return entry.shared === undefined || entry.shared.hides?.test(name) === true
+          ? 'none'
+          : 'host';
+      }
+      entry = found;
+    }
+    return entry;
+  }
+
+  /** The device node at such a path. */
+  lookup(path: string): Node | undefined {
+    const found = this.at(path);
+    return typeof found === 'object' && found.kind === 'node' ? found : undefined;
+  }
+
+  /** All device nodes, by path. */
+  get nodes(): ReadonlyMap<string, Node> {
+    const dev = this.names.find('dev');
+    return new Map(dev?.kind === 'directory' ? nodesBelow('/dev', dev) : []);
   }
 
   /** A call of a thread begins: what it set to fail applies to it alone. Pairs with {@link endCall}. */
@@ -110,5 +125,20 @@ export class Kernel implements Namespace {
   /** What should be gone once every file is closed, in plain words. */
   leaks(): readonly string[] {
     return this.#parts.leaks?.() ?? [];
+  }
+}
+
+function* nodesBelow(path: string, directory: Directory): Generator<[string, Node]> {
+  for (const [name, entry] of directory.list()) {
+    if (entry.kind === 'node') yield [`${path}/${name}`, entry];
+    if (entry.kind === 'directory') yield* nodesBelow(`${path}/${name}`, entry);
+  }
+}
+
+function* bordersOf(entry: Entry): Generator<string> {
+  if (entry.kind !== 'directory' || entry.shared === undefined) return;
+  for (const [name, child] of entry.list()) {
+    if (child.kind === 'directory' && child.shared !== undefined) yield* bordersOf(child);
+    else yield name;
   }
 }

@@ -1,8 +1,9 @@
 /** The machine of the kernel's own tests: /dev/iommu with the mock driver, and the switches of its fault injection. */
-import { FAULT_SWITCHES, TaskFaults } from './fail-nth.ts';
-import { iommuNode } from './iommu-node.ts';
+import { faultSwitches, TaskFaults } from './fail-nth.ts';
 import { Kernel } from './kernel.ts';
 import { mockSystem } from './system.ts';
+import { iommuNode } from './vfs/devfs.ts';
+import { fixed, over } from './vfs/tree.ts';
 
 export type BootOptions = {
   /** look at all invariants after every call */
@@ -12,8 +13,10 @@ export type BootOptions = {
 export function bootSelftest(options: BootOptions = {}): Kernel {
   const { physical, faults, iommufd } = mockSystem(options);
   return new Kernel({
-    nodes: new Map([['/dev/iommu', iommuNode(iommufd)]]),
-    folders: new Map([['/sys/kernel/debug', FAULT_SWITCHES]]),
+    names: fixed({
+      dev: over({ iommu: iommuNode(iommufd) }),
+      sys: over({ kernel: over({ debug: faultSwitches() }) }),
+    }),
     faults: new TaskFaults(faults),
     memory: physical,
     leaks: () => iommufd.leaks(),

@@ -37,6 +37,8 @@ export const NR = {
   capset: 126,
   prctl: 157,
   mount: 165,
+  statfs: 137,
+  fstatfs: 138,
   getxattr: 191,
   lgetxattr: 192,
   listxattr: 194,

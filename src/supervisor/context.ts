@@ -23,7 +23,7 @@ export type Context = {
   readonly names: Kernel;
   /** symbolic links of the host */
   readonly links: HostLinks;
-  /** the folders of the machine, as they stand in the host's file system */
+  /** directories and files of the machine, as they stand in the host's file system */
   readonly mirror: Mirror;
   /** the call that is being handled, once it is known to be about something of ours */
   readonly current: Current;

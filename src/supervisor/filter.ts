@@ -44,7 +44,10 @@ const WINDOW_OFFSET_PREFIX = Number(FIRST_WINDOW_OFFSET >> 32n);
 const PREFIX_MASK = 0xffff0000;
 
 // By their first argument alone.
-const STREAM_CALLS = [NR.read, NR.write, NR.readv, NR.writev, NR.dup, NR.vmsplice];
+const STREAM_CALLS = [NR.read, NR.readv, NR.dup, NR.vmsplice];
+/** A shell's redirection: what is longer goes to no attribute. */
+const STANDARD_OUTPUT = 1;
+const LONGEST_VALUE = 256;
 // By two file numbers, first argument and the one given: what moves bytes without a buffer.
 const MOVING_CALLS = [
   ['tee', NR.tee, 1],
@@ -68,6 +71,9 @@ const ALWAYS = [
   NR.faccessat2,
   NR.statx,
   NR.openat2,
+  NR.statfs,
+  NR.fstatfs,
+  NR.chdir,
   NR.getxattr,
   NR.lgetxattr,
   NR.listxattr,
@@ -99,6 +105,25 @@ const IOCTL: readonly (Instruction | string)[] = [
   ['equal', FIONREAD, 'stream', 'allow'],
 ];
 
+const FCNTL: readonly (Instruction | string)[] = [
+  'fcntl:',
+  ['load', dataLow(1)],
+  ['equal', F_DUPFD, 'stream'],
+  ['equal', F_DUPFD_CLOEXEC, 'stream'],
+  ['equal', F_SETPIPE_SZ, 'stream'],
+  ['equal', F_GETPIPE_SZ, 'stream', 'allow'],
+];
+
+const WRITE: readonly (Instruction | string)[] = [
+  // `echo 1 > reset`: the shell opens the attribute and makes it its standard output.
+  'write:',
+  ['load', dataLow(2)],
+  ['greater', LONGEST_VALUE, 'stream'],
+  'writev:',
+  ['load', dataLow(0)],
+  ['equal', STANDARD_OUTPUT, 'look', 'stream'],
+];
+
 const MMAP: readonly (Instruction | string)[] = [
   'mmap:',
   ['load', dataLow(3)],
@@ -123,6 +148,8 @@ export function buildFilter(streamFloor: number): Uint8Array {
     ['load', DATA_NR],
     ['atLeast', X32_BIT, 'allow'],
     ...when(STREAM_CALLS, 'stream'),
+    ['equal', NR.write, 'write'],
+    ['equal', NR.writev, 'writev'],
     ...MOVING_CALLS.map(([name, nr]): Instruction => ['equal', nr, name]),
     ['equal', NR.ioctl, 'ioctl'],
     ['equal', NR.mmap, 'mmap'],
@@ -138,13 +165,8 @@ export function buildFilter(streamFloor: number): Uint8Array {
     ...IOCTL,
     ...MMAP,
 
-    'fcntl:',
-    ['load', dataLow(1)],
-    ['equal', F_DUPFD, 'stream'],
-    ['equal', F_DUPFD_CLOEXEC, 'stream'],
-    ['equal', F_SETPIPE_SZ, 'stream'],
-    ['equal', F_GETPIPE_SZ, 'stream', 'allow'],
-
+    ...WRITE,
+    ...FCNTL,
     ...MOVING_CALLS.flatMap(([name, , argument]): (Instruction | string)[] => [
       `${name}:`,
       ['load', dataLow(argument)],

@@ -89,7 +89,7 @@ export class Supervisor {
     const floor = Math.max(0, Math.min(this.#fileLimit, SELECT_LIMIT) - STREAM_ROOM);
     this.#files = new FileTable(floor, ({ link }) => this.#options.observer?.released(link));
     this.#filter = buildFilter(floor);
-    this.#trees = new Mirror(options.kernel.folders);
+    this.#trees = new Mirror(options.kernel);
   }
 
   /**

@@ -115,22 +115,25 @@ test('what a user plants below the mirrored debugfs is neither followed nor wait
     return;
   }
   const script = [
-    'exec 9</sys/kernel/debug; mirror=$(readlink /proc/self/fd/9)',
-    'mkfifo $mirror/fifo; ln -s /etc/hostname $mirror/outside',
-    'ln -s fail_iommufd/probability $mirror/inside; cat /sys/kernel/debug/inside',
-    'for name in fifo outside absent; do cat /sys/kernel/debug/$name; done 2>&1',
-    'echo 1 2>&1 >/sys/kernel/debug/absent',
-    'stat -c %F /sys/kernel/debug/fifo /sys/kernel/debug/outside /sys/kernel/debug/fail_iommufd 2>&1',
+    'debug=/sys/kernel/debug; cd /; exec 9<$debug/fail_iommufd; mirror=$(readlink /proc/self/fd/9)',
+    'mkfifo $mirror/fifo; ln -s /etc/hostname $mirror/outside; cat $debug/fail_iommufd/{times,interval}',
+    'for name in fifo outside absent; do cat $debug/fail_iommufd/$name; done 2>&1',
+    'echo 1 2>&1 >$debug/fail_iommufd/absent',
+    'rm $mirror/{times,interval}; mkfifo $mirror/times; ln -s /etc/hostname $mirror/interval',
+    'for name in times interval; do cat $debug/fail_iommufd/$name; done 2>&1',
+    'stat -c %F $debug/fail_iommufd/times $debug/fail_iommufd',
   ].join('\n');
   const { stdout } = await uiommuRun(['bash', '-c', script]);
   assert.deepEqual(stdout.trim().split('\n'), [
-    '0',
-    'cat: /sys/kernel/debug/fifo: Permission denied',
-    'cat: /sys/kernel/debug/outside: Permission denied',
-    'cat: /sys/kernel/debug/absent: No such file or directory',
-    'bash: line 5: /sys/kernel/debug/absent: Permission denied',
-    "stat: cannot statx '/sys/kernel/debug/fifo': Permission denied",
-    "stat: cannot statx '/sys/kernel/debug/outside': Permission denied",
+    '1',
+    '1',
+    'cat: /sys/kernel/debug/fail_iommufd/fifo: No such file or directory',
+    'cat: /sys/kernel/debug/fail_iommufd/outside: No such file or directory',
+    'cat: /sys/kernel/debug/fail_iommufd/absent: No such file or directory',
+    'bash: line 4: /sys/kernel/debug/fail_iommufd/absent: Permission denied',
+    'cat: /sys/kernel/debug/fail_iommufd/times: Permission denied',
+    'cat: /sys/kernel/debug/fail_iommufd/interval: Permission denied',
+    'regular file',
     'directory',
   ]);
 });

@@ -92,7 +92,7 @@ test('run: /dev/iommu is a character device for ls, stat and the shell', async (
   const { status, stdout, stderr } = await uiommuRun(['sh', '-c', script]);
   assert.deepEqual(
     { status, stdout, stderr },
-    { status: 0, stdout: 'character special file a:7d 660\ncrw-rw----\n', stderr: '' },
+    { status: 0, stdout: 'character special file a:101 660\ncrw-rw----\n', stderr: '' },
   );
 });
 

@@ -12,9 +12,11 @@ import type {
   Task,
   WriteBuffer,
 } from '../../src/base/task.ts';
+import { fixed, over } from '../../src/kernel/vfs/tree.ts';
 import { Kernel } from '../../src/kernel/kernel.ts';
 
-export const STUB_PATH = '/dev/uiommu-stub';
+const STUB_NAME = 'uiommu-stub';
+export const STUB_PATH = `/dev/${STUB_NAME}`;
 
 const PAGE = 4096n;
 const EBUSY = 16;
@@ -236,7 +238,9 @@ export function stubKernel(): Kernel {
   const stub = new Stub();
   const open = (): OpenFile => new StubFile(stub);
   return new Kernel({
-    nodes: new Map([[STUB_PATH, { major: 510, minor: 7, mode: 0o660, open }]]),
+    names: fixed({
+      dev: over({ [STUB_NAME]: { kind: 'node', major: 510, minor: 7, mode: 0o660, open } }),
+    }),
     memory: {
       pinnedPages: (backing) =>
         stub.pins

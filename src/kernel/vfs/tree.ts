@@ -40,6 +40,8 @@ export type Link = { readonly kind: 'link'; readonly target: string };
 /** A character device. */
 export type Node = {
   readonly kind: 'node';
+  /** stat(2) says that it is an ordinary file, which the kernel makes up as it is read */
+  readonly regular?: boolean;
   readonly major: number;
   readonly minor: number;
   /** permission bits; the owner is whoever runs uiommu */

@@ -94,6 +94,8 @@ export class OpenEntry {
   placeholder: Placeholder | undefined;
   /** bytes in a stream's pipe */
   signals = 0;
+  /** where the next read or write begins, of a file that advances */
+  position = 0;
   /** its last user has gone */
   released = false;
   /** one for each window that somebody may still map */

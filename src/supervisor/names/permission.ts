@@ -1,6 +1,5 @@
 /** Who may open a node: owner, group and others by its mode, and those who override (fs/namei.c, generic_permission). */
 import { Errno } from '../../base/errno.ts';
-import type { DeviceNode } from '../../kernel/kernel.ts';
 import type { Call } from '../call.ts';
 import type { Context } from '../context.ts';
 import type { ThreadStatus } from '../process-table.ts';
@@ -40,17 +39,17 @@ export function checkOwner(context: Context, call: Call, path: string): void {
 export function checkPermission(
   context: Context,
   call: Call,
-  { path, node }: { readonly path: string; readonly node: DeviceNode },
+  { path, mode }: { readonly path: string; readonly mode: number },
   wanted: number,
 ): void {
   // Whoever overrides may read and write everything, but execute only what somebody may execute.
-  const canOverride = (wanted & EXECUTE) === 0 || (node.mode & 0o111) !== 0;
+  const canOverride = (wanted & EXECUTE) === 0 || (mode & 0o111) !== 0;
   if (context.asRoot && canOverride) return;
   const { status } = call;
-  if ((permitted(status, node.mode) & wanted) === wanted) return;
+  if ((permitted(status, mode) & wanted) === wanted) return;
   if (canOverride && (status.capabilities & CAP_DAC_OVERRIDE) !== 0n) return;
   throw new Errno(
     'EACCES',
-    `${path} has mode 0${node.mode.toString(8)} and belongs to user ${owner.uid}, group ${owner.gid}; the caller is user ${status.uid}, group ${status.gid}`,
+    `${path} has mode 0${mode.toString(8)} and belongs to user ${owner.uid}, group ${owner.gid}; the caller is user ${status.uid}, group ${status.gid}`,
   );
 }

@@ -1,6 +1,8 @@
 /** The stat family, access and readlink of what is ours: a memfd would show itself as a regular file. */
+import type { BigIntStats } from 'node:fs';
 import { Errno } from '../../base/errno.ts';
-import { closeFile, identifyPath, identity } from '../../os/files.ts';
+import type { Entry } from '../../kernel/vfs/tree.ts';
+import { identifyPath, readLink } from '../../os/files.ts';
 import {
   AT_EACCESS,
   AT_EMPTY_PATH,
@@ -14,91 +16,20 @@ import { beginCall, type Call } from '../call.ts';
 import { readPath } from '../memory/client-string.ts';
 import { CONTINUE, type Context } from '../context.ts';
 import type { OpenEntry } from '../fds/files.ts';
-import { holdMirrored } from '../names/mirror.ts';
-import { findPath, type Found } from '../names/paths.ts';
-import { checkPermission, owner } from '../names/permission.ts';
+import { findPath, mirroredName, type Found } from '../names/paths.ts';
+import { checkPermission } from '../names/permission.ts';
+import {
+  entryStatus,
+  fileStatus,
+  hostStatus,
+  statBytes,
+  statxBytes,
+  type Status,
+} from '../names/status.ts';
+import { callerAndFile } from './caller.ts';
 import { pathText } from './text.ts';
 
-const S_IFCHR = 0o020000;
-const S_IFREG = 0o100000;
-const ANONYMOUS_MODE = 0o600;
-const DEVTMPFS_MINOR = 5;
-const ANON_INODE_MINOR = 15;
-const BLOCK_SIZE = 4096;
-const STATX_BASIC_STATS = 0x7ff;
 const ACCESS_MODES = 7;
-
-/** What stat tells of a file of ours. */
-type Status = {
-  readonly device: number;
-  readonly inode: number;
-  readonly mode: number;
-  readonly major: number;
-  readonly minor: number;
-  readonly size?: number;
-};
-
-// Nodes are made when the machine starts.
-const born = { seconds: BigInt(Math.floor(Date.now() / 1000)) };
-
-function nodeStatus(context: Context, path: string): Status | undefined {
-  const node = context.names.lookup(path);
-  if (node === undefined) return undefined;
-  const { major, minor } = node;
-  // The same for the path and for what was opened by it.
-  const inode = 1000 + major * 2 ** 20 + minor;
-  const type = node.regular === true ? S_IFREG : S_IFCHR;
-  return { device: DEVTMPFS_MINOR, inode, mode: type | node.mode, major, minor };
-}
-
-function fileStatus(context: Context, entry: OpenEntry): Status {
-  const node = entry.path === undefined ? undefined : nodeStatus(context, entry.path);
-  if (node !== undefined) return node;
-  const { inode, file } = entry;
-  const { size = 0 } = file;
-  return { device: ANON_INODE_MINOR, inode, mode: ANONYMOUS_MODE, major: 0, minor: 0, size };
-}
-
-function realStatus({ path, real }: Extract<Found, { kind: 'real' }>): Status {
-  closeFile(holdMirrored(path, real));
-  const { device, inode, mode } = identity;
-  return { device, inode, mode, major: 0, minor: 0 };
-}
-
-// struct stat of x86-64
-function statBytes({ device, inode, mode, major, minor, size = 0 }: Status): Uint8Array {
-  const bytes = new Uint8Array(144);
-  const view = new DataView(bytes.buffer);
-  view.setBigUint64(0, BigInt(device), true);
-  view.setBigUint64(8, BigInt(inode), true);
-  view.setBigUint64(16, 1n, true);
-  view.setUint32(24, mode, true);
-  view.setUint32(28, owner.uid, true);
-  view.setUint32(32, owner.gid, true);
-  view.setUint32(40, (minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12), true);
-  view.setBigUint64(48, BigInt(size), true);
-  view.setBigUint64(56, BigInt(BLOCK_SIZE), true);
-  for (const at of [72, 88, 104]) view.setBigInt64(at, born.seconds, true);
-  return bytes;
-}
-
-function statxBytes({ device, inode, mode, major, minor, size = 0 }: Status): Uint8Array {
-  const bytes = new Uint8Array(256);
-  const view = new DataView(bytes.buffer);
-  view.setUint32(0x00, STATX_BASIC_STATS, true);
-  view.setUint32(0x04, BLOCK_SIZE, true);
-  view.setUint32(0x10, 1, true);
-  view.setUint32(0x14, owner.uid, true);
-  view.setUint32(0x18, owner.gid, true);
-  view.setUint16(0x1c, mode, true);
-  view.setBigUint64(0x20, BigInt(inode), true);
-  view.setBigUint64(0x28, BigInt(size), true);
-  for (const at of [0x40, 0x60, 0x70]) view.setBigInt64(at, born.seconds, true);
-  view.setUint32(0x80, major, true);
-  view.setUint32(0x84, minor, true);
-  view.setUint32(0x8c, device, true);
-  return bytes;
-}
 
 type Asked = {
   readonly directory: number;
@@ -140,26 +71,36 @@ function askedOf({ listener }: Context): Asked {
   }
 }
 
-function openFileOf(context: Context, fd: number): OpenEntry | undefined {
-  if (fd < 0 || !context.files.any) return undefined;
-  const path = `/proc/${context.listener.tid}/fd/${fd}`;
-  return identifyPath(path) === 0 ? context.files.identified() : undefined;
+function statusOfFd(context: Context, fd: number): Status | undefined {
+  if (fd < 0) return undefined;
+  const { tid } = context.listener;
+  if (context.files.any && identifyPath(`/proc/${tid}/fd/${fd}`) === 0) {
+    const entry = context.files.identified();
+    if (entry !== undefined) return fileStatus(context, entry);
+  }
+  const path = mirroredName(context, tid, fd);
+  const entry = path === undefined ? 'none' : context.names.at(path);
+  return path !== undefined && typeof entry === 'object' ? entryStatus(path, entry) : undefined;
 }
 
-function statusOf(context: Context, asked: Asked, path: string): Status | undefined {
+function statusOf(context: Context, asked: Asked, path: string): Status | BigIntStats | undefined {
   if (path === '') {
-    if ((asked.flags & AT_EMPTY_PATH) === 0) return undefined;
-    const entry = openFileOf(context, asked.directory);
-    return entry === undefined ? undefined : fileStatus(context, entry);
+    return (asked.flags & AT_EMPTY_PATH) === 0 ? undefined : statusOfFd(context, asked.directory);
   }
   const follow = (asked.flags & AT_SYMLINK_NOFOLLOW) === 0;
   const found = findPath(context, { directory: asked.directory, path, follow });
-  if (found === undefined) return undefined;
-  if (found.kind === 'node') return nodeStatus(context, found.path);
-  if (found.kind === 'real') return realStatus(found);
-  if (found.kind === 'status') return undefined;
-  // The link itself is the host's.
-  return found.followed ? fileStatus(context, found.entry) : undefined;
+  switch (found?.kind) {
+    case undefined:
+    case 'status':
+      return undefined;
+    case 'entry':
+      return entryStatus(found.path, found.entry);
+    case 'host':
+      return hostStatus(context.listener.tid, found.path);
+    case 'file':
+      // The link itself is the host's.
+      return found.followed ? fileStatus(context, found.entry) : undefined;
+  }
 }
 
 export function stat(context: Context): number {
@@ -189,19 +130,31 @@ export function access(context: Context): number {
   const follow = (flags & AT_SYMLINK_NOFOLLOW) === 0;
   const found = findPath(context, { directory, path, follow });
   if (found === undefined || found.kind === 'status') return CONTINUE;
-  if (found.kind === 'real') {
-    realStatus(found);
+  if (found.kind === 'host') {
+    hostStatus(listener.tid, found.path);
     return 0;
   }
-  const name = found.kind === 'node' ? found.path : found.entry.path;
-  const node = name === undefined ? undefined : context.names.lookup(name);
-  if (name === undefined || node === undefined) return CONTINUE;
+  const target = found.kind === 'entry' ? found : entryBehind(context, found.entry);
+  if (target === undefined) return CONTINUE;
   const call = beginCall(context, undefined, () => [
     ...pathText(plain, directory, path),
     String(mode),
   ]);
-  checkPermission(context, call, { path: name, node }, mode);
+  checkPermission(context, call, { path: target.path, mode: modeOf(target.entry) }, mode);
   return 0;
+}
+
+type Named = { readonly path: string; readonly entry: Entry };
+
+function entryBehind({ names }: Context, { path }: OpenEntry): Named | undefined {
+  const entry = path === undefined ? 'none' : names.at(path);
+  return path !== undefined && typeof entry === 'object' ? { path, entry } : undefined;
+}
+
+const LINK_MODE = 0o777;
+
+function modeOf(entry: Entry): number {
+  return entry.kind === 'link' ? LINK_MODE : entry.mode;
 }
 
 function copyLink(call: Call, link: string, buffer: bigint, size: number): number {
@@ -217,16 +170,31 @@ export function readlink(context: Context): number {
   const size = listener.int(first + 2);
   const path = readPath(listener.tid, listener.word(first));
   if (path === undefined || size <= 0) return CONTINUE;
-  const found = findPath(context, { directory, path, follow: false });
-  if (found === undefined) return CONTINUE;
-  if (found.kind === 'status') return CONTINUE;
+  const found =
+    path === ''
+      ? placeOf(context, directory)
+      : findPath(context, { directory, path, follow: false });
+  if (found === undefined || found.kind === 'status') return CONTINUE;
   const call = beginCall(context, undefined, () => pathText(first === 0, directory, path));
-  if (found.kind === 'node' || found.kind === 'real')
-    throw new Errno('EINVAL', `${found.path} is not a symbolic link`);
-  return copyLink(call, found.entry.link, listener.word(first + 1), size);
+  return copyLink(call, targetOf(context, found), listener.word(first + 1), size);
 }
 
-/** Nodes of ours have no extended attributes: ls asks. */
+/** A link that is open as a place (O_PATH), for a readlinkat without a path. */
+function placeOf(context: Context, fd: number): Found | undefined {
+  const entry = callerAndFile(context, fd)?.entry;
+  const named = entry && entryBehind(context, entry);
+  return named && { kind: 'entry', ...named };
+}
+
+function targetOf({ listener }: Context, found: Exclude<Found, { kind: 'status' }>): string {
+  if (found.kind === 'file') return found.entry.link;
+  if (found.kind === 'entry' && found.entry.kind === 'link') return found.entry.target;
+  const link = found.kind === 'host' ? readLink(`/proc/${listener.tid}/root${found.path}`) : '';
+  if (typeof link === 'string' && link !== '') return link;
+  throw new Errno('EINVAL', `${found.path} is not a symbolic link`);
+}
+
+/** Names of ours have no extended attributes: ls asks. */
 export function xattr(context: Context): number {
   const { listener } = context;
   const { nr, tid } = listener;
@@ -234,7 +202,7 @@ export function xattr(context: Context): number {
   if (path === undefined) return CONTINUE;
   const follow = nr === NR.getxattr || nr === NR.listxattr;
   const found = findPath(context, { directory: AT_FDCWD, path, follow });
-  if (found?.kind !== 'node') return CONTINUE;
+  if (found?.kind !== 'entry') return CONTINUE;
   beginCall(context, undefined, () => pathText(true, AT_FDCWD, path));
   if (nr === NR.listxattr || nr === NR.llistxattr) return 0;
   throw new Errno('ENODATA', `${found.path} has no extended attributes`);

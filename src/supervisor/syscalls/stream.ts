@@ -109,9 +109,9 @@ function transferOf({ file, link }: OpenEntry, call: Call, reads: boolean): Tran
   };
 }
 
-/** Where a transfer begins; ESPIPE for a file that has no positions, EINVAL. (Ours do not move one along.) */
-function positionOf({ listener }: Context, { file, link }: OpenEntry): number {
-  if (UNPOSITIONED.includes(listener.nr)) return 0;
+/** Where a transfer begins; ESPIPE for a file that has no positions, EINVAL. */
+function positionOf({ listener }: Context, { file, link, position: kept }: OpenEntry): number {
+  if (UNPOSITIONED.includes(listener.nr)) return file.advances === true ? kept : 0;
   const position = BigInt.asIntN(64, listener.word(3));
   if (position === -1n && FLAGGED.includes(listener.nr)) return 0;
   if (position < 0n) throw new Errno('EINVAL', `position ${position} is negative`);
@@ -154,7 +154,9 @@ export function readWrite(context: Context): number {
   const { entry, thread } = found;
   if (entry.file.read === undefined && entry.file.write === undefined) return CONTINUE;
   const call = beginCall(context, thread, () => [`${fd}<${entry.link}>`, String(listener.word(2))]);
-  return transferAll(context, entry, call);
+  const moved = transferAll(context, entry, call);
+  if (moved > 0 && UNPOSITIONED.includes(listener.nr)) entry.position += moved;
+  return moved;
 }
 
 /** Bytes from file to file: our streams have no pages to give or take (splice_read, splice_write). */

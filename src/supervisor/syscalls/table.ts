@@ -9,6 +9,7 @@ import { exec, exit } from './lifetime.ts';
 import { mmap } from './mmap.ts';
 import { open } from './open.ts';
 import { access, readlink, stat, xattr } from './stat.ts';
+import { chdir, statfs } from './statfs.ts';
 import { duplicate, move, readWrite, vmsplice } from './stream.ts';
 
 const HANDLERS = {
@@ -28,6 +29,9 @@ const HANDLERS = {
   faccessat2: access,
   readlink,
   readlinkat: readlink,
+  statfs,
+  fstatfs: statfs,
+  chdir,
   getxattr: xattr,
   lgetxattr: xattr,
   listxattr: xattr,
