@@ -7,15 +7,19 @@
  */
 import { Errno } from '../base/errno.ts';
 import { idMatches, type DriverSpec } from '../machine/drivers.ts';
+import { REGISTER } from '../machine/pci/config-space.ts';
 import type { PciDevice } from '../machine/pci/device.ts';
+import { D0, D3_HOT, type ManagedFunction } from '../machine/pci/managed-function.ts';
+import { COMMAND } from '../machine/pci/pci-regs.ts';
 import { VfioPciDriver, vfioPciOps } from '../vfio/pci/driver.ts';
 import type { VfioPciDevice } from '../vfio/pci/device.ts';
-import type { VfioDevice } from '../vfio/state.ts';
+import type { VfioDevice, VfioDeviceOps } from '../vfio/state.ts';
 import type { BusDevice, Driver } from './driver-state.ts';
 import {
   disableFunction,
   disableMessages,
   enableFunction,
+  enableMessages,
   type PciFunction,
 } from './pci-function.ts';
 import { isPort, portServices } from './port-services.ts';
@@ -83,7 +87,11 @@ function takePort(known: PciFunction, system: PciSystem): void {
   const { pci } = known;
   if (!isPort(pci)) throw new Errno('ENODEV', `${pci.name} is not a PCI Express port`);
   enableFunction(known, (each) => system.bridgeOf(each));
-  if (portServices(pci).length > 0 && messageKind(pci) !== undefined) system.vectors.take(known, 1);
+  known.managed.registers.update16(REGISTER.COMMAND, COMMAND.MASTER, COMMAND.MASTER);
+  if (portServices(pci).length > 0 && messageKind(pci) !== undefined) {
+    system.vectors.take(known, 1);
+    enableMessages(known);
+  }
 }
 
 function dmaOf({ name }: DriverSpec, { iommu }: BusDevice): DriverDma {
@@ -92,6 +100,17 @@ function dmaOf({ name }: DriverSpec, { iommu }: BusDevice): DriverDma {
     device: iommu.name,
     granted: iommu.kernelDriver === name,
     through: iommu.attached?.name,
+  };
+}
+
+/** A device that nobody has open sleeps, where it can (runtime power management without disable_idle_d3). */
+function sleepsUnused(ops: VfioDeviceOps, managed: ManagedFunction): VfioDeviceOps {
+  return {
+    ...ops,
+    closeDevice: (device) => {
+      ops.closeDevice?.(device);
+      managed.setPowerState(D3_HOT);
+    },
   };
 }
 
@@ -119,12 +138,13 @@ function vfioCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
       refusePhysicalFunction(spec, system, managed.pci);
       const pci = driver.probe(managed, { hasToken: isPhysicalFunction(system, managed.pci) });
       try {
-        pci.vfio = system.vfio.register(device.iommu, vfioPciOps(pci));
+        pci.vfio = system.vfio.register(device.iommu, sleepsUnused(vfioPciOps(pci), managed));
       } catch (error) {
         driver.remove(pci);
         throw error;
       }
       bound.set(device, { vfio: pci.vfio, pci });
+      managed.setPowerState(D3_HOT);
     },
     remove: (device, done) => {
       const known = bound.get(device);
@@ -132,6 +152,7 @@ function vfioCallbacks(spec: DriverSpec, system: PciSystem): Callbacks {
       if (known === undefined) throw new Error(`${device.name} was never registered with VFIO`);
       system.vfio.unregister(known.vfio, () => {
         driver.remove(known.pci);
+        functionOf(system, device).managed.setPowerState(D0);
         done();
       });
     },

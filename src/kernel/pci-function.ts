@@ -86,6 +86,15 @@ export function disableFunction({ managed }: PciFunction): void {
   managed.disable();
 }
 
+/** A driver has its interrupts as messages: MSI-X before MSI, and the pin is silent. After pci_alloc_irq_vectors. */
+export function enableMessages({ pci: { config } }: PciFunction): void {
+  const msix = config.findCapability(CAP_MSIX);
+  const at = (msix === 0 ? config.findCapability(CAP_MSI) : msix) + MESSAGE_CONTROL;
+  if (at === MESSAGE_CONTROL) return;
+  config.setU16(at, config.u16(at) | (msix === 0 ? MSI_ENABLE : MSIX_ENABLE));
+  config.setU16(REGISTER.COMMAND, config.u16(REGISTER.COMMAND) | COMMAND_INTX_DISABLE);
+}
+
 /** A driver gives its messages back: MSI and MSI-X off, and with them the pin works again. After pci_free_irq_vectors. */
 export function disableMessages({ pci: { config } }: PciFunction): void {
   const clear = (capability: number, enable: number): boolean => {

@@ -16,8 +16,8 @@ export function configAttribute({ managed }: PciFunction): Attribute {
     kind: 'attribute',
     mode: 0o644,
     size: bytes.length,
-    read: (offset, length) =>
-      managed.whileAwake(() => bytes.slice(offset, Math.min(bytes.length, offset + length))),
+    // A function that sleeps is read as it is: its power state shows.
+    read: (offset, length) => bytes.slice(offset, Math.min(bytes.length, offset + length)),
     store: ({ bytes: written, offset }, done) => {
       const end = Math.min(bytes.length, offset + written.length);
       managed.whileAwake(() => {
