@@ -45,6 +45,7 @@ export const ERRNO = {
   EMSGSIZE: 90,
   EOPNOTSUPP: 95,
   EADDRINUSE: 98,
+  ENOBUFS: 105,
   EPROBE_DEFER: 517,
 } as const;
 

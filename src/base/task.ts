@@ -130,6 +130,8 @@ export type OpenFile = {
   readonly advances?: boolean;
   /** There is something to read now (POLLIN); a file that has `write` can always be written (POLLOUT). */
   readable?(): boolean;
+  /** Its O_NONBLOCK counts, and this is what it is at first; without this a stream never waits. */
+  readonly nonBlocking?: boolean;
   /**
    * Called by the engine whenever `readable` may have changed; set by whoever installed the file.
    * @param woken something came: who waits for that is told, also where something was there before

@@ -106,6 +106,11 @@ export class Kernel {
     return new Map(dev?.kind === 'directory' ? nodesBelow('/dev', dev) : []);
   }
 
+  /** Objects of the machine come and go, and user space may hear of it. */
+  get hasUevents(): boolean {
+    return this.#parts.uevents !== undefined;
+  }
+
   /** A call of a thread begins: what it set to fail applies to it alone. Pairs with {@link endCall}. */
   beginCall(tid: number): void {
     this.#parts.faults?.begin(tid);

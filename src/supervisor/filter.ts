@@ -44,7 +44,19 @@ const WINDOW_OFFSET_PREFIX = Number(FIRST_WINDOW_OFFSET >> 32n);
 const PREFIX_MASK = 0xffff0000;
 
 // By their first argument alone.
-const STREAM_CALLS = [NR.read, NR.readv, NR.dup, NR.vmsplice];
+const STREAM_CALLS = [
+  NR.read,
+  NR.readv,
+  NR.dup,
+  NR.vmsplice,
+  NR.bind,
+  NR.getsockname,
+  NR.setsockopt,
+  NR.recvfrom,
+  NR.recvmsg,
+];
+const AF_NETLINK = 16;
+const NETLINK_KOBJECT_UEVENT = 15;
 /** A shell's redirection: what is longer goes to no attribute. */
 const STANDARD_OUTPUT = 1;
 const LONGEST_VALUE = 256;
@@ -105,6 +117,14 @@ const IOCTL: readonly (Instruction | string)[] = [
   ['equal', FIONREAD, 'stream', 'allow'],
 ];
 
+const SOCKET: readonly (Instruction | string)[] = [
+  'socket:',
+  ['load', dataLow(0)],
+  ['equal', AF_NETLINK, undefined, 'allow'],
+  ['load', dataLow(2)],
+  ['equal', NETLINK_KOBJECT_UEVENT, 'look', 'allow'],
+];
+
 const FCNTL: readonly (Instruction | string)[] = [
   'fcntl:',
   ['load', dataLow(1)],
@@ -148,6 +168,7 @@ export function buildFilter(streamFloor: number): Uint8Array {
     ['load', DATA_NR],
     ['atLeast', X32_BIT, 'allow'],
     ...when(STREAM_CALLS, 'stream'),
+    ['equal', NR.socket, 'socket'],
     ['equal', NR.write, 'write'],
     ['equal', NR.writev, 'writev'],
     ...MOVING_CALLS.map(([name, nr]): Instruction => ['equal', nr, name]),
@@ -165,6 +186,7 @@ export function buildFilter(streamFloor: number): Uint8Array {
     ...IOCTL,
     ...MMAP,
 
+    ...SOCKET,
     ...WRITE,
     ...FCNTL,
     ...MOVING_CALLS.flatMap(([name, , argument]): (Instruction | string)[] => [

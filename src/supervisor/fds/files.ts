@@ -337,7 +337,7 @@ const MOST_SIGNALS = 1024;
 
 /** How a client has a stream open: poll says that it can be written only where that is so. */
 const accessOf = (file: OpenFile): number =>
-  (file.write === undefined ? O_RDONLY : O_RDWR) | O_NONBLOCK;
+  (file.write === undefined ? O_RDONLY : O_RDWR) | (file.nonBlocking === false ? 0 : O_NONBLOCK);
 
 function refusalOf(number: number, streamFloor: number): string {
   if (number === EBADF) {

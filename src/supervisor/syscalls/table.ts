@@ -9,6 +9,7 @@ import { exec, exit } from './lifetime.ts';
 import { mmap } from './mmap.ts';
 import { open } from './open.ts';
 import { access, readlink, stat, xattr } from './stat.ts';
+import { bind, receiveFrom, receiveMessage, setOption, socket, socketName } from './socket.ts';
 import { chdir, statfs } from './statfs.ts';
 import { duplicate, move, readWrite, vmsplice } from './stream.ts';
 
@@ -29,6 +30,12 @@ const HANDLERS = {
   faccessat2: access,
   readlink,
   readlinkat: readlink,
+  socket,
+  bind,
+  getsockname: socketName,
+  setsockopt: setOption,
+  recvfrom: receiveFrom,
+  recvmsg: receiveMessage,
   statfs,
   fstatfs: statfs,
   chdir,
