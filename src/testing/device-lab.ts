@@ -19,10 +19,13 @@ const FIRST = '0000:01:00.0';
 /** Its BAR 2 is plain memory. */
 export const PLAIN = '0000:01:00.1';
 
+export const VGA = '0000:02:00.0';
+
 const MACHINE = `kind: pc
 name: device-lab
 devices:
   - { address: 0000:00:01.0, type: root-port, secondary: 0000:01 }
+  - { address: 0000:00:02.0, type: root-port, secondary: 0000:02 }
   - address: ${FIRST}
     ids: 1234:11e8
     driver: vfio-pci
@@ -34,6 +37,7 @@ devices:
       - { index: 2, size: 64K, kind: memory64, prefetchable: true }
       - { index: 4, size: 32, kind: io }
   - { address: ${PLAIN}, ids: 1234:0001, driver: vfio-pci, bars: [{ index: 2, size: 64K, kind: memory64 }] }
+  - { address: ${VGA}, ids: 1234:1111, class: 0x030000, driver: vfio-pci }
 `;
 
 export type LabEventfd = { readonly fd: number; readonly eventfd: Eventfd };

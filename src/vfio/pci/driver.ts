@@ -10,9 +10,9 @@ import { HEADER_NORMAL } from '../../machine/pci/config-space.ts';
 import type { ManagedFunction } from '../../machine/pci/managed-function.ts';
 import type { Functions } from '../../machine/pci/reset.ts';
 import {
-  VFIO_PCI_CONFIG_REGION_INDEX,
   VFIO_PCI_NUM_REGIONS,
   VFIO_PCI_ROM_REGION_INDEX,
+  VFIO_PCI_VGA_REGION_INDEX,
 } from '../../uapi/vfio.ts';
 import type { RegionPlace, VfioDeviceOps } from '../state.ts';
 import { DeviceSets } from './device-set.ts';
@@ -20,6 +20,7 @@ import { VfioPciDevice } from './device.ts';
 import { PCI_IOCTLS } from './ioctls.ts';
 import { mapRegion } from './mmap.ts';
 import { tokenOption, VfTokens } from './vf-token.ts';
+import { vgaCount } from './vga.ts';
 
 /** All devices that one driver of vfio-pci's kind has. */
 export class VfioPciDriver {
@@ -99,31 +100,32 @@ function requireRegion({ name }: VfioPciDevice, index: number): void {
 }
 
 function readRegion(
-  { open, name }: VfioPciDevice,
+  { open, managed }: VfioPciDevice,
   { index, offset, end }: RegionPlace,
   into: Uint8Array,
 ): number {
   if (index < VFIO_PCI_ROM_REGION_INDEX) return open.regions.readBar(index, offset, into);
   if (index === VFIO_PCI_ROM_REGION_INDEX) return open.regions.readRom(offset, into);
-  if (index !== VFIO_PCI_CONFIG_REGION_INDEX) throw withoutVga(name);
+  if (index === VFIO_PCI_VGA_REGION_INDEX) {
+    const count = vgaCount(managed.pci, offset, into.length);
+    // No model answers at legacy addresses.
+    into.fill(0xff, 0, count);
+    return count;
+  }
   open.config.checkEnd(end);
   open.config.read(offset, into);
   return into.length;
 }
 
 function writeRegion(
-  { open, name }: VfioPciDevice,
+  { open, managed }: VfioPciDevice,
   { index, offset, end }: RegionPlace,
   bytes: Uint8Array,
 ): number {
   if (index < VFIO_PCI_ROM_REGION_INDEX) return open.regions.writeBar(index, offset, bytes);
   if (index === VFIO_PCI_ROM_REGION_INDEX) throw new Errno('EINVAL', 'a ROM cannot be written');
-  if (index !== VFIO_PCI_CONFIG_REGION_INDEX) throw withoutVga(name);
+  if (index === VFIO_PCI_VGA_REGION_INDEX) return vgaCount(managed.pci, offset, bytes.length);
   open.config.checkEnd(end);
   open.config.write(offset, bytes);
   return bytes.length;
-}
-
-function withoutVga(name: string): Errno {
-  return new Errno('EINVAL', `${name} is not a VGA device`);
 }

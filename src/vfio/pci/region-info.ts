@@ -9,6 +9,7 @@ import { RESOURCE } from '../../machine/pci/bar.ts';
 import {
   VFIO_PCI_CONFIG_REGION_INDEX,
   VFIO_PCI_ROM_REGION_INDEX,
+  VFIO_PCI_VGA_REGION_INDEX,
   VFIO_REGION_INFO_CAP_MSIX_MAPPABLE,
   VFIO_REGION_INFO_FLAG_MMAP,
   VFIO_REGION_INFO_FLAG_READ,
@@ -17,6 +18,7 @@ import {
 } from '../../uapi/vfio.ts';
 import { CapabilityChain } from '../capability-chain.ts';
 import type { VfioPciDevice } from './device.ts';
+import { isVga, VGA_BYTES } from './vga.ts';
 
 const OFFSET_SHIFT = BigInt(REGION_OFFSET_SHIFT);
 const POSITION_MASK = (1n << OFFSET_SHIFT) - 1n;
@@ -51,6 +53,9 @@ export function describeRegion(device: VfioPciDevice, index: number): RegionInfo
   }
   if (index === VFIO_PCI_CONFIG_REGION_INDEX) {
     return { flags: both, size: config.size, offset, chain: new CapabilityChain() };
+  }
+  if (index === VFIO_PCI_VGA_REGION_INDEX && isVga(device.pci)) {
+    return { flags: both, size: VGA_BYTES, offset, chain: new CapabilityChain() };
   }
   throw new Errno('EINVAL', `${device.name} has no region ${index}`);
 }

@@ -1,5 +1,5 @@
 /**
- * BARs, the expansion ROM and legacy VGA by read and write: accesses of 8, 4, 2 or 1 bytes as alignment allows, with a hole that reads as
+ * BARs and the expansion ROM by read and write: accesses of 8, 4, 2 or 1 bytes as alignment allows, with a hole that reads as
  * ones and drops writes (the MSI-X table; what a ROM's images leave of its BAR).
  *
  * Memory BARs answer only while the user has memory decoding on and the device is not in D3; I/O BARs always.
