@@ -15,6 +15,8 @@ export type CallRecord = {
   input?: Uint8Array;
   /** the argument as it was written back; absent if it was not */
   output?: Uint8Array;
+  /** what Linux would say in its log of a call that succeeded: a warning for people */
+  warning?: string;
 };
 
 /** One call of a client that had to do with an emulated file or name. */

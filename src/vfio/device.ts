@@ -14,13 +14,15 @@ import { requireRawIo } from './noiommu.ts';
 import { getRegistration, putRegistration } from './registration.ts';
 import type { DeviceOpen, VfioDevice, VfioGroup } from './state.ts';
 
-/** open of a device node: no access yet, any number of them. ENODEV while unregistering, EPERM for no-iommu without CAP_SYS_RAWIO. */
-export function openNode(device: VfioDevice, rawIo = true): DeviceOpen {
-  getRegistration(device);
-  if (device.group.noIommu && !rawIo) {
-    putRegistration(device);
-    requireRawIo(rawIo, `opening ${device.iommu.name}`);
+/** open of a device node: no access yet, and any number of them. ENODEV while unregistering, and without a node. */
+export function openNode(device: VfioDevice): DeviceOpen {
+  if (device.group.noIommu) {
+    throw new Errno(
+      'ENODEV',
+      `${device.iommu.name} has no IOMMU: it opens through its group alone`,
+    );
   }
+  getRegistration(device);
   return { device, group: undefined, accessGranted: false, iommufd: undefined };
 }
 

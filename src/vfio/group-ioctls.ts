@@ -26,11 +26,14 @@ export const GROUP_IOCTLS = new IoctlTable<GroupFile>('group', [
     open.unsetContainer();
     return 0;
   }),
-  op(spec.VFIO_GROUP_GET_DEVICE_FD, (open: GroupFile, { task, argument }) =>
-    task.install(open.getDevice(readName(task, argument), task.capable('CAP_SYS_RAWIO')), {
-      cloexec: true,
-    }),
-  ),
+  op(spec.VFIO_GROUP_GET_DEVICE_FD, (open: GroupFile, { task, argument }) => {
+    const file = open.getDevice(readName(task, argument), task.capable('CAP_SYS_RAWIO'));
+    const fd = task.install(file, { cloexec: true });
+    if (open.group.noIommu && task.record !== undefined) {
+      task.record.warning = `no IOMMU: ${file.device.iommu.name} can read and write all memory`;
+    }
+    return fd;
+  }),
 ]);
 
 /** One ioctl on a group file. */

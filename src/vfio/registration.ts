@@ -117,10 +117,13 @@ export function putRegistration(device: VfioDevice): void {
   if (device.users === 0 && device.whenIdle !== undefined) complete(device);
 }
 
-/** The device has a node: profile singleton gives one to devices that are alone in their group, at every moment. */
+/**
+ * The device has a node. No-iommu devices have none, as in a kernel without CONFIG_IOMMUFD_NOIOMMU; profile singleton gives one
+ * to devices that are alone in their group, at every moment.
+ */
 export function hasNode(device: VfioDevice): boolean {
   const { group } = device.iommu;
-  if (group === undefined || !isRegistered(device)) return false;
+  if (group === undefined || group.untranslated || !isRegistered(device)) return false;
   return group.members.length === 1 || !mustBeAlone(group);
 }
 

@@ -231,7 +231,7 @@ export function newContainer(parameters = DEFAULT_PARAMETERS): Container {
   return { groups: [], iommu: undefined, parameters };
 }
 
-/** "vfio3": the node is /dev/vfio/devices/vfio3; "noiommu-vfio3" without IOMMU */
-export function deviceName({ index, group }: VfioDevice): string {
-  return `${group.noIommu ? 'noiommu-' : ''}vfio${index}`;
+/** "vfio3": the node is /dev/vfio/devices/vfio3 */
+export function deviceName({ index }: VfioDevice): string {
+  return `vfio${index}`;
 }

@@ -96,20 +96,16 @@ export class Vfio {
     return new ContainerFile(this.table.parameters);
   }
 
-  /** open of a device node. ENODEV while unregistering, EPERM: {@link openNode}. */
-  openDevice(device: VfioDevice, task?: Caller): DeviceFile {
-    return new DeviceFile(this, openNode(device, mayRawIo(task)));
+  /** open of a device node. ENODEV: {@link openNode}. */
+  openDevice(device: VfioDevice): DeviceFile {
+    return new DeviceFile(this, openNode(device));
   }
 
   /** open of a group's node. ENODEV, EPERM, EBUSY: {@link openGroup}. */
   openGroup(group: VfioGroup, task?: Caller): GroupFile {
-    return new GroupFile(this, openGroup(group, mayRawIo(task)));
+    return new GroupFile(this, openGroup(group, task?.capable('CAP_SYS_RAWIO')));
   }
 }
 
 /** Who opens; whoever does not say so may do everything. */
 type Caller = Pick<Task, 'capable'>;
-
-function mayRawIo(task: Caller | undefined): boolean {
-  return task?.capable('CAP_SYS_RAWIO') ?? true;
-}

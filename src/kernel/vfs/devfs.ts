@@ -85,7 +85,7 @@ function deviceNode({ system }: SysfsContext, device: VfioDevice): Node {
     major: VFIO_DEVICE_MAJOR,
     minor: device.index,
     mode: OWNER_ONLY,
-    open: (task) => system.vfio.openDevice(device, task),
+    open: () => system.vfio.openDevice(device),
   };
 }
 

@@ -58,6 +58,13 @@ test('eventText of an open names the new file', () => {
   );
 });
 
+test('a call that succeeded with a warning shows it, in text and JSON', () => {
+  const warned: TimedCall = { ...event, warning: 'no IOMMU' };
+  assert.match(eventText(warned, false), /\) = 0 \[no IOMMU\] <12µs>$/);
+  const parsed = JSON.parse(eventJson(warned)) as Record<string, unknown>;
+  assert.equal(parsed['warning'], 'no IOMMU');
+});
+
 test('eventJson is one line that parses, with numbers a double cannot hold as strings', () => {
   const line = eventJson({ ...event, input: bytesOf(0n, 0xffff_ffff_ffff_ffffn) });
   assert.ok(!line.includes('\n'));

@@ -71,7 +71,9 @@ export function eventText(event: TimedCall, withPid: boolean): string {
   const pid = withPid ? `[pid ${event.pid}] ` : '';
   const duration = `<${Math.round(event.microseconds)}µs>`;
   const gone = event.callerGone === true ? ' (its caller had ended)' : '';
-  return `${pid}${event.syscall}(${argumentText(event)}) = ${resultText(event)} ${duration}${gone}`;
+  const warning = event.warning === undefined ? '' : ` [${event.warning}]`;
+  const outcome = `${resultText(event)}${warning}`;
+  return `${pid}${event.syscall}(${argumentText(event)}) = ${outcome} ${duration}${gone}`;
 }
 
 /** A call whose answer comes later as one line without its end, as {@link eventText} shows it then. */
@@ -101,9 +103,9 @@ function described(event: TimedCall | WaitingCall): Record<string, unknown> {
 
 /** One call as one JSON object without the end of line. */
 export function eventJson(event: TimedCall): string {
-  const { result, error, reason, microseconds, callerGone } = event;
+  const { result, error, reason, warning, microseconds, callerGone } = event;
   const rounded = Math.round(microseconds * 10) / 10;
-  const outcome = { result, error, reason, microseconds: rounded, callerGone };
+  const outcome = { result, error, reason, warning, microseconds: rounded, callerGone };
   return JSON.stringify({ ...described(event), ...outcome }, jsonValue);
 }
 
