@@ -4,7 +4,6 @@ import type { Machine } from '../machine/machine.ts';
 import { Kernel } from './kernel.ts';
 import type { BootOptions } from './selftest-machine.ts';
 import { pciSystem } from './system.ts';
-import { initialParameters } from './vfs/sysfs-module.ts';
 import { pciNames } from './vfs/sysfs.ts';
 import { NameChanges } from './vfs/tree.ts';
 import { Uevents } from './vfs/uevent.ts';
@@ -17,8 +16,7 @@ export type PciBootOptions = BootOptions & {
 
 /** Boots Linux on a PCI machine. */
 export function bootPci(machine: Machine, options: PciBootOptions = {}): Kernel {
-  const { physical, iommufd, pci } = pciSystem(machine, options);
-  const parameters = initialParameters();
+  const { physical, iommufd, pci, parameters } = pciSystem(machine, options);
   pci.vfioEnablesSriov = () => parameters.get('vfio_pci.enable_sriov') === true;
   const changes = new NameChanges();
   const uevents = new Uevents();
