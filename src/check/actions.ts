@@ -37,8 +37,8 @@ import { hasNode } from '../vfio/registration.ts';
 import type { Container, DeviceOpen, VfioDevice, VfioGroup } from '../vfio/state.ts';
 import { item } from './cells.ts';
 import type { CheckedIommufd } from './iommufd.ts';
-import type { CheckDevice } from './model.ts';
-import { OVERRIDES, THE_PASID, type World } from './world.ts';
+import { OVERRIDES, THE_PASID, type CheckDevice } from './model.ts';
+import type { World } from './world.ts';
 
 export type Action = {
   /** "user X binds A to its IOMMUFD" */

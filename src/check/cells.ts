@@ -47,17 +47,8 @@ export function userOfDomain(domain: number): number {
 
 export type Renaming = { readonly users: readonly number[]; readonly devices: readonly number[] };
 
-/** One renaming, laid out for speed: this is where an exploration spends its time. */
-type Plan = {
-  /** for each cell of the renamed row: where its value comes from */
-  readonly source: Uint16Array;
-  /** new values of cells that hold a user, or a domain */
-  readonly users: Uint8Array;
-  readonly domains: Uint8Array;
-};
-
-const PLAIN = 0;
-const HOLDS_USER = 1;
+/** One renaming: for each word, what packs it from a row. The result is signed, as such it needs no memory. */
+type Plan = readonly ((row: Uint8Array) => number)[];
 
 export class Packing {
   /** in the order of the words: what renaming users changes comes first, so that most renamings are out after one word */
@@ -71,10 +62,10 @@ export class Packing {
   readonly #ends: number[] = [];
   readonly #shift: Uint8Array;
   readonly #mask: Uint8Array;
-  readonly #holds: Uint8Array;
   readonly #plans: readonly Plan[];
-  readonly #best: Uint32Array;
-  readonly #trial: Uint32Array;
+  readonly #best: Int32Array;
+  readonly #trial: Int32Array;
+  readonly #packed: Uint32Array;
 
   /** @param row the cells in the order of rows */
   constructor(row: readonly CellSpec[], renamings: readonly Renaming[]) {
@@ -85,13 +76,11 @@ export class Packing {
     this.#word = new Uint16Array(cells.length);
     this.#shift = new Uint8Array(cells.length);
     this.#mask = Uint8Array.from(cells, ({ bits }) => (1 << bits) - 1);
-    this.#holds = Uint8Array.from(cells, ({ holds }) =>
-      holds === undefined ? PLAIN : holds === 'user' ? HOLDS_USER : HOLDS_USER + 1,
-    );
     this.words = this.#layOut();
-    this.#best = new Uint32Array(this.words);
-    this.#trial = new Uint32Array(this.words);
-    this.#plans = renamings.map((renaming) => plan(cells, renaming, this.#place));
+    this.#best = new Int32Array(this.words);
+    this.#trial = new Int32Array(this.words);
+    this.#packed = new Uint32Array(this.#best.buffer);
+    this.#plans = renamings.map((renaming) => this.#plan(renaming));
   }
 
   // No cell crosses a word.
@@ -112,12 +101,11 @@ export class Packing {
     return word + 1;
   }
 
-  /** Packs a row as the smallest of its renamings. The result is overwritten by the next call. */
+  /** Packs a row as the smallest of its renamings, words taken as signed. The result is overwritten by the next call. */
   pack(row: Uint8Array): Uint32Array {
-    const best = this.#best;
-    best.fill(0xffff_ffff);
+    this.#best.fill(0x7fff_ffff);
     for (const each of this.#plans) this.#packIfSmaller(row, each);
-    return best;
+    return this.#packed;
   }
 
   // Word by word: most renamings are larger in their first word already, and need no second one.
@@ -125,8 +113,8 @@ export class Packing {
     const best = this.#best;
     const trial = this.#trial;
     let smaller = false;
-    for (let word = 0; word < this.words; word++) {
-      const packed = this.#packWord(row, plan, word);
+    for (let word = 0; word < plan.length; word++) {
+      const packed = plan[word]?.(row) ?? 0;
       trial[word] = packed;
       if (smaller) continue;
       const known = best[word] ?? 0;
@@ -136,22 +124,33 @@ export class Packing {
     if (smaller) best.set(trial);
   }
 
-  #packWord(row: Uint8Array, { source, users, domains }: Plan, word: number): number {
-    const end = this.#ends[word] ?? 0;
-    let packed = 0;
-    for (let i = word === 0 ? 0 : (this.#ends[word - 1] ?? 0); i < end; i++) {
-      let value = row[source[i] ?? 0] ?? 0;
-      if (value === 0) continue;
-      const holds = this.#holds[i];
-      if (holds !== PLAIN) value = (holds === HOLDS_USER ? users[value] : domains[value]) ?? 0;
-      packed |= value << (this.#shift[i] ?? 0);
-    }
-    return packed >>> 0;
+  // As text: a loop over the cells of a word takes several times as long, and each step of an exploration packs.
+  #plan(renaming: Renaming): Plan {
+    const sources = sourcesOf(this.cells, renaming);
+    const terms: string[][] = Array.from({ length: this.words }, () => []);
+    this.cells.forEach(({ holds }, i) => {
+      const value = `row[${this.#place[sources[i] ?? 0] ?? 0}]`;
+      const renamed =
+        holds === undefined ? value : `${holds === 'user' ? 'users' : 'domains'}[${value}]`;
+      terms[this.#word[i] ?? 0]?.push(`${renamed} << ${this.#shift[i] ?? 0}`);
+    });
+    const { users } = renaming;
+    const words = terms.map((each) => `(row) => ${each.join(' | ')}`);
+    // The text is made of places and shifts alone.
+    // eslint-disable-next-line @typescript-eslint/no-implied-eval
+    const make = new Function('users', 'domains', `return [${words.join(', ')}];`) as (
+      ...tables: Uint8Array[]
+    ) => Plan;
+    return make(
+      // A container as owner, after all users, stays what it is.
+      Uint8Array.from([0, ...users.map((user) => user + 1), users.length + 1]),
+      Uint8Array.from({ length: MOST_DOMAINS }, (_, i) => renamedDomain(i, users)),
+    );
   }
 
   /** @param offset of the state in `words` */
   unpack(words: Uint32Array, offset: number, row: Uint8Array): void {
-    for (let i = 0; i < row.length; i++) {
+    for (let i = 0; i < this.cells.length; i++) {
       const word = words[offset + (this.#word[i] ?? 0)] ?? 0;
       row[this.#place[i] ?? 0] = (word >>> (this.#shift[i] ?? 0)) & (this.#mask[i] ?? 0);
     }
@@ -169,25 +168,20 @@ function rank(cell: CellSpec | undefined): number {
   return cell?.user !== undefined || cell?.holds === 'user' ? 0 : 1;
 }
 
-function plan(cells: readonly CellSpec[], { users, devices }: Renaming, place: Uint16Array): Plan {
+/** For each cell of the renamed row: the cell that its value comes from. */
+function sourcesOf(cells: readonly CellSpec[], { users, devices }: Renaming): number[] {
   const key = (cell: CellSpec, device?: number, user?: number): string =>
     `${cell.name}/${device ?? '-'}/${user ?? '-'}/${cell.group ?? '-'}`;
   const index = new Map(cells.map((cell, i) => [key(cell, cell.device, cell.user), i]));
   const backUsers = inverse(users);
   const backDevices = inverse(devices);
-  const source = cells.map((cell) => {
+  return cells.map((cell) => {
     const device = cell.device === undefined ? undefined : backDevices[cell.device];
     const user = cell.user === undefined ? undefined : backUsers[cell.user];
     const from = index.get(key(cell, device, user));
     if (from === undefined) throw new Error(`no cell ${key(cell, device, user)}`);
-    return place[from] ?? 0;
+    return from;
   });
-  return {
-    source: Uint16Array.from(source),
-    // A container as owner, after all users, stays what it is.
-    users: Uint8Array.from([0, ...users.map((user) => user + 1), users.length + 1]),
-    domains: Uint8Array.from({ length: MOST_DOMAINS }, (_, i) => renamedDomain(i, users)),
-  };
 }
 
 function inverse(permutation: readonly number[]): number[] {

@@ -6,8 +6,6 @@
  * and its domain are always there.
  */
 import { Errno } from '../base/errno.ts';
-import type { Known, Transfer } from '../base/transfer.ts';
-import { NO_PASID } from '../iommu/attach.ts';
 import type { Domain, IommuDevice } from '../iommu/domain.ts';
 import type { AttachHandle, IommuGroup, Subgroup } from '../iommu/group.ts';
 import { claimDevice, releaseDeviceClaim } from '../iommu/ownership.ts';
@@ -56,7 +54,7 @@ export class CheckedIommufd implements IommufdContext {
   /** the first is the one for VFIO containers */
   readonly hwpts: readonly CheckedHwpt[];
   readonly bindings: readonly CheckedBinding[];
-  readonly #attachments = new Map<Subgroup, Attachments>();
+  #attachments = new Map<Subgroup, Attachments>();
 
   /**
    * @param name for people: "user X"
@@ -119,9 +117,12 @@ export class CheckedIommufd implements IommufdContext {
     return table;
   }
 
-  /** Before loading. */
+  /**
+   * Before loading. A new map, because one that is cleared again and again keeps the memory that it had before from being
+   * collected soon: V8 links a map's earlier memory to its later one.
+   */
   forgetAttachments(): void {
-    if (this.#attachments.size > 0) this.#attachments.clear();
+    if (this.#attachments.size > 0) this.#attachments = new Map();
   }
 }
 
@@ -165,28 +166,8 @@ export class CheckedBinding implements IommufdBinding {
   }
 }
 
-/**
- * What IOMMUFD keeps about one device: what it is attached to.
- * @param binding undefined for a device that is not bound
- * @param hwpts what any binding can be attached to, by ID
- */
-export function transferAttachments(
-  binding: CheckedBinding | undefined,
-  io: Transfer,
-  names: { readonly hwptIds: Known<number>; readonly pasids: readonly number[] },
-): void {
-  transferAttachment(binding, io, names.hwptIds, NO_PASID);
-  for (const pasid of names.pasids) transferAttachment(binding, io, names.hwptIds, pasid);
-}
-
-function transferAttachment(
-  binding: CheckedBinding | undefined,
-  io: Transfer,
-  hwptIds: Known<number>,
-  pasid: number,
-): void {
-  const id = io.one('HWPT', io.loads ? undefined : binding?.attachedTo(pasid)?.id, hwptIds);
-  if (!io.loads || id === undefined || binding === undefined) return;
+/** Puts back what a device is attached to under a PASID. @param id of the HWPT */
+export function placeAttachment(binding: CheckedBinding, pasid: number, id: number): void {
   const { attachments, context } = binding;
   const known = attachments.get(pasid);
   if (known !== undefined) known.devices.set(binding.id, binding);

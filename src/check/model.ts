@@ -44,6 +44,12 @@ export const DEFAULT_BOUNDS: CheckBounds = {
   groupFiles: true,
 };
 
+/** The one PASID that users attach. */
+export const THE_PASID = 1;
+
+/** Values of driver_override that are a state of their own. */
+export const OVERRIDES = ['vfio-pci', 'pci-stub'] as const;
+
 const PLAIN = {
   group: 0,
   present: true,

@@ -1,8 +1,6 @@
 /**
  * One object for each thing that can come and go in a checked world: a device's registration with VFIO, a group's VFIO group,
  * descriptors, subgroups. Loading a state puts these in place; what an action makes anew is worth as much and is not kept.
- *
- * An empty thing of each kind stands in rows for what is not there; nothing writes to it.
  */
 import { Subgroup } from '../iommu/group.ts';
 import {
@@ -28,14 +26,6 @@ export class Slots {
   readonly subgroups: readonly (readonly Subgroup[])[];
   /** by user */
   readonly type1s: readonly { readonly type1: Type1; readonly shared: SharedDomain }[];
-  readonly empty: {
-    readonly vfioDevice: VfioDevice;
-    readonly vfioGroup: VfioGroup;
-    readonly groupOpen: GroupOpen;
-    readonly deviceOpen: DeviceOpen;
-    readonly subgroup: Subgroup;
-  };
-
   constructor(inventory: Inventory) {
     const { groups, devices, users, table } = inventory;
     this.vfioGroups = groups.map((group) => newGroup(table, group));
@@ -58,25 +48,5 @@ export class Slots {
       Array.from({ length: devices.length + 1 }, () => new Subgroup(group)),
     );
     this.type1s = users.map((_, u) => inventory.type1(u));
-    this.empty = this.#empty(inventory);
-  }
-
-  #empty({ groups, devices, table }: Inventory): Slots['empty'] {
-    const group = item(groups, 0);
-    const vfioGroup = { ...newGroup(table, group), iommuGroup: undefined };
-    const made = newDevice(0, { iommu: item(devices, 0), group: vfioGroup }, VFIO_OPS);
-    const vfioDevice = { ...made, users: 0 };
-    return {
-      vfioDevice,
-      vfioGroup,
-      groupOpen: { group: vfioGroup, references: 0 },
-      deviceOpen: {
-        device: vfioDevice,
-        group: undefined,
-        accessGranted: false,
-        iommufd: undefined,
-      },
-      subgroup: new Subgroup(group),
-    };
   }
 }

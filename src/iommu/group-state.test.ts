@@ -1,4 +1,4 @@
-/** Every mutable field of groups, subgroups and devices is transferred, or has a reason not to be. */
+/** Every mutable field of groups, subgroups and devices is listed, or has a reason not to be. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { Known, only } from '../base/transfer.ts';
@@ -6,11 +6,11 @@ import { fieldsLeft } from '../testing/fields.ts';
 import { NO_PASID } from './attach.ts';
 import { IommuDevice, type Domain } from './domain.ts';
 import {
+  deviceFields,
   emptyGroup,
+  groupFields,
   placeMember,
-  transferDevice,
-  transferGroup,
-  transferSubgroup,
+  subgroupFields,
   type DeviceNames,
   type GroupNames,
 } from './group-state.ts';
@@ -58,32 +58,47 @@ const DEVICE_CONSTANTS = [
   'untrusted',
 ];
 
-test('a device: every field is transferred or placed, but for what never changes', () => {
+test('a device: every field is listed or placed, but for what never changes', () => {
   const a = device('a');
   const subgroup = new Subgroup(new GroupTable().alloc());
-  const left = fieldsLeft(a, (io) => {
-    placeMember(a, subgroup);
-    transferDevice(a, io, DEVICE_NAMES);
-  });
+  const left = fieldsLeft(
+    a,
+    (fields) => {
+      deviceFields(fields, a, DEVICE_NAMES);
+    },
+    () => {
+      placeMember(a, subgroup);
+    },
+  );
   assert.deepEqual(left, DEVICE_CONSTANTS);
 });
 
-test('a subgroup: every field is transferred or placed, but for its group', () => {
+test('a subgroup: every field is listed or placed, but for its group', () => {
   const subgroup = new Subgroup(new GroupTable().alloc());
-  const left = fieldsLeft(subgroup, (io) => {
-    placeMember(device('a'), subgroup);
-    transferSubgroup(subgroup, io, GROUP_NAMES);
-  });
+  const left = fieldsLeft(
+    subgroup,
+    (fields) => {
+      subgroupFields(fields, GROUP_NAMES);
+    },
+    () => {
+      placeMember(device('a'), subgroup);
+    },
+  );
   assert.deepEqual(left, ['group']);
 });
 
-test('a group: every field is transferred or placed, but for its table, number, name and what made it', () => {
+test('a group: every field is listed or placed, but for what never changes', () => {
   const group = new GroupTable().alloc();
-  const left = fieldsLeft(group, (io) => {
-    placeMember(device('a'), new Subgroup(group));
-    transferGroup(group, io, GROUP_NAMES);
-  });
-  // `name` is given by whoever makes a group, before anything can happen in it.
+  const left = fieldsLeft(
+    group,
+    (fields) => {
+      groupFields(fields, GROUP_NAMES);
+    },
+    () => {
+      placeMember(device('a'), new Subgroup(group));
+    },
+  );
+  // `name` and `untranslated` are given by whoever makes a group, before anything can happen in it.
   assert.deepEqual(left, ['id', 'name', 'table', 'untranslated']);
 });
 

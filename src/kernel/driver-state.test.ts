@@ -10,13 +10,13 @@ import { claimDevice, releaseDeviceClaim } from '../iommu/ownership.ts';
 import { fieldsLeft } from '../testing/fields.ts';
 import {
   beginProbe,
+  busDeviceFields,
   failProbe,
   hold,
   leaveBus,
   newBusDevice,
   probe,
   release,
-  transferBusDevice,
   type BusDevice,
   type Driver,
 } from './driver-state.ts';
@@ -109,10 +109,10 @@ test('a driver that leaves later keeps its DMA grant and the device until then',
   assert.equal(a.iommu.requireGroup().ownerCount, 0);
 });
 
-test('every field of a bus device is transferred, but what it is and who waits for it', () => {
+test('every field of a bus device is listed, but what it is and who waits for it', () => {
   const a = inGroup();
-  const left = fieldsLeft(a, (io) => {
-    transferBusDevice(a, io, { drivers: only(driver()), overrides: only('vfio-pci') });
+  const left = fieldsLeft(a, (fields) => {
+    busDeviceFields(fields, { drivers: only(driver()), overrides: only('vfio-pci') });
   });
   assert.deepEqual(left, ['identity', 'iommu', 'name', 'waiting']);
 });

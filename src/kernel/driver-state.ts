@@ -13,7 +13,7 @@
  */
 import { Errno } from '../base/errno.ts';
 import { PAGE_BYTES } from '../base/position.ts';
-import type { Known, Transfer } from '../base/transfer.ts';
+import type { Fields, Known } from '../base/transfer.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
 import { unuseDefaultDomain, useDefaultDomain } from '../iommu/ownership.ts';
 import { idMatches, type DeviceIdentity, type DriverId } from '../machine/drivers.ts';
@@ -228,17 +228,16 @@ export type BusDeviceNames = {
  * The mutable fields, for whoever puts a state down and takes it up again. Not `waiting`: only states are kept in which nobody
  * waits for the device lock.
  */
-export function transferBusDevice(
-  device: BusDevice,
-  io: Transfer,
+export function busDeviceFields(
+  fields: Fields<BusDevice>,
   { drivers, overrides }: BusDeviceNames,
 ): void {
-  device.listed = io.flag('listed', device.listed);
-  device.driver = io.one('driver', device.driver, drivers);
-  device.bound = io.flag('bound', device.bound);
-  device.held = io.flag('held', device.held);
-  device.dead = io.flag('dead', device.dead);
-  device.override = io.one('override', device.override, overrides);
+  fields.flag('listed');
+  fields.one('driver', drivers);
+  fields.flag('bound');
+  fields.flag('held');
+  fields.flag('dead');
+  fields.one('override', overrides);
 }
 
 /** The Errno that an action throws, if it does. */

@@ -1,26 +1,32 @@
 /**
- * Which fields of a state its transfer forgets: the test behind "a field that is added to the engine's state is added to the
+ * Which fields of a state are not listed for rows: the test behind "a field that is added to the engine's state is added to the
  * explored state".
  */
-import type { Known, Transfer } from '../base/transfer.ts';
-
-/** Hands back something else than what it is given, so that every field that is transferred changes. */
-const CHANGING: Transfer = {
-  loads: true,
-  flag: (_name, value) => !value,
-  count: (_name, value) => value + 1,
-  one: <T>(_name: string, value: T | undefined, among: Known<T>) =>
-    value === among.at(1) ? among.at(2) : among.at(1),
-};
+import { Fields } from '../base/transfer.ts';
 
 /**
+ * Saves a state, loads a row in which every number is another one, and sees what changed.
  * @param state with every field as after its construction
- * @param transfer what moves it
+ * @param list names its fields
+ * @param place fills those that are rebuilt instead
  * @returns its fields that did not change, sorted
  */
-export function fieldsLeft(state: object, transfer: (io: Transfer) => void): string[] {
+export function fieldsLeft<S extends object>(
+  state: S,
+  list: (fields: Fields<S>) => void,
+  place?: () => void,
+): string[] {
   const before = new Map(Object.entries(state).map(([name, value]) => [name, pictureOf(value)]));
-  transfer(CHANGING);
+  const fields = new Fields<S>(0);
+  list(fields);
+  const codec = fields.compile();
+  const row = new Uint8Array(fields.cells.length);
+  codec.save(state, row);
+  place?.();
+  codec.load(
+    state,
+    row.map((value) => (value === 1 ? 0 : 1)),
+  );
   return Object.entries(state)
     .filter(([name, value]) => before.get(name) === pictureOf(value))
     .map(([name]) => name)

@@ -1,4 +1,4 @@
-/** Every mutable field of VFIO's state is transferred, or is a list that is rebuilt. */
+/** Every mutable field of VFIO's state is listed, or is a list that is rebuilt. */
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { Known, only } from '../base/transfer.ts';
@@ -9,17 +9,24 @@ import { fieldsLeft } from '../testing/fields.ts';
 import { VFIO_TYPE1v2_IOMMU } from '../uapi/vfio.ts';
 import type { IommufdBinding, IommufdContext } from './iommufd.ts';
 import {
-  transferContainer,
-  transferDeviceOpen,
-  transferGroupOpen,
-  transferVfioDevice,
-  transferVfioGroup,
+  containerFields,
+  deviceOpenFields,
+  groupOpenFields,
+  vfioDeviceFields,
+  vfioGroupFields,
 } from './state-transfer.ts';
-import { newContainer, newDevice, newGroup, type VfioDevice, type VfioGroup } from './state.ts';
+import {
+  newContainer,
+  newDevice,
+  newGroup,
+  type DeviceOpen,
+  type VfioDevice,
+  type VfioGroup,
+} from './state.ts';
 import { Type1 } from './type1/type1.ts';
 import { Vfio } from './vfio.ts';
 
-// Transfers do not look into what they name.
+// Rows do not look into what they name.
 const CONTEXT = { name: 'X' } as IommufdContext;
 const BINDING = { id: 1 } as IommufdBinding;
 const TYPE1 = new Type1(VFIO_TYPE1v2_IOMMU, new Vfio().table);
@@ -36,8 +43,8 @@ function device(): VfioDevice {
 test('a registered device: every field but what it is', () => {
   const state = device();
   const names = { whenIdle: only(() => undefined), bindings: only(BINDING), pasids: [1] };
-  const left = fieldsLeft(state, (io) => {
-    transferVfioDevice(state, io, names);
+  const left = fieldsLeft(state, (fields) => {
+    vfioDeviceFields(fields, names);
   });
   assert.deepEqual(left, ['group', 'index', 'iommu', 'ops']);
 });
@@ -45,8 +52,8 @@ test('a registered device: every field but what it is', () => {
 test('a group: every field but what it is and its devices, which are rebuilt', () => {
   const state = group();
   const other = new GroupTable().alloc();
-  const left = fieldsLeft(state, (io) => {
-    transferVfioGroup(state, io, {
+  const left = fieldsLeft(state, (fields) => {
+    vfioGroupFields(fields, {
       iommuGroups: only(other),
       opens: only({ group: state, references: 1 }),
       containers: new Known([newContainer()]),
@@ -58,24 +65,29 @@ test('a group: every field but what it is and its devices, which are rebuilt', (
 
 test('an open group file: every field but its group', () => {
   const state = { group: group(), references: 1 };
-  const left = fieldsLeft(state, (io) => {
-    transferGroupOpen(state, io);
+  const left = fieldsLeft(state, (fields) => {
+    groupOpenFields(fields);
   });
   assert.deepEqual(left, ['group']);
 });
 
 test('a container: every field but its groups, which are rebuilt', () => {
   const state = newContainer();
-  const left = fieldsLeft(state, (io) => {
-    transferContainer(state, io, only(TYPE1));
+  const left = fieldsLeft(state, (fields) => {
+    containerFields(fields, only(TYPE1));
   });
   assert.deepEqual(left, ['groups', 'parameters']);
 });
 
 test('an open device: every field but what it opens', () => {
-  const state = { device: device(), group: undefined, accessGranted: false, iommufd: undefined };
-  const left = fieldsLeft(state, (io) => {
-    transferDeviceOpen(state, io, only(CONTEXT));
+  const state: DeviceOpen = {
+    device: device(),
+    group: undefined,
+    accessGranted: false,
+    iommufd: undefined,
+  };
+  const left = fieldsLeft(state, (fields) => {
+    deviceOpenFields(fields, only(CONTEXT));
   });
   assert.deepEqual(left, ['device', 'group']);
 });
