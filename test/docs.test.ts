@@ -90,6 +90,34 @@ test('README.md shows what the commands print', () => {
   }
 });
 
+test('docs/tutorial.md shows what a shell on the machine prints', (t) => {
+  const page = readFileSync(join(ROOT, 'docs', 'tutorial.md'), 'utf8');
+  const lines = [...page.matchAll(/^ {4}(.*)$/gm)].map(([, line = '']) => line);
+  const first = lines.findIndex((line) => line.startsWith('$ '));
+  const shown = lines.slice(first).filter((line) => !line.startsWith('uiommu '));
+  const commands = shown.filter((line) => line.startsWith('$ ')).map((line) => line.slice(2));
+  assert.ok(commands.length > 5);
+  const run = ['run', '-m', 'pc', '--', 'bash', '-s'];
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [join(ROOT, 'bin', 'uiommu.js'), ...run],
+    { encoding: 'utf8', input: `exec 2>&1\n${commands.join('\n')}\n` },
+  );
+  if (status === 125) {
+    t.skip(stderr);
+    return;
+  }
+  assert.deepEqual(
+    stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => line.replace(/^bash: line \d+: /, 'bash: ')),
+    shown
+      .filter((line) => !line.startsWith('$ '))
+      .map((line) => line.replace(/^bash: line \d+: /, 'bash: ')),
+  );
+});
+
 test('documents: what is wrong would be found', () => {
   const page = {
     name: 'x.md',

@@ -9,7 +9,6 @@ import { deviceName, type VfioDevice } from '../../vfio/state.ts';
 
 export const DEVICES = '/sys/devices';
 export const VIRTUAL = '/sys/devices/virtual';
-export const PCI_BUS = '/sys/bus/pci';
 export const PCI_DEVICES = '/sys/bus/pci/devices';
 export const PCI_DRIVERS = '/sys/bus/pci/drivers';
 export const CLASSES = '/sys/class';

@@ -141,6 +141,3 @@ export const AER = {
 
 export const VPD = { ADDRESS: 2, DATA: 4, FLAG: 0x8000, BYTES: 8 } as const;
 export const PCIX = { COMMAND: 2, BYTES_V0: 8, BYTES_V2: 24, VERSION: 0x3000 } as const;
-
-/** MSI-X entries: offset of the vector's mask within one. */
-export const MSIX_VECTOR_CONTROL = 12;
