@@ -1,13 +1,13 @@
 /**
- * The checker: a million states of two devices in two groups with three users. Counted is processor time of all threads,
- * spread over two cores: unlike the clock it does not depend on what else the computer does.
+ * The checker: a million states of two devices in two groups with three users. Counted is the processor time of all threads
+ * together: it depends less than the clock on what else the computer does.
  */
 import { DEFAULT_BOUNDS, BUILT_IN_MACHINES } from '../src/check/model.ts';
 import { explore } from '../src/cli/explore.ts';
 import type { Bench, Figure } from './measure.ts';
 
 const STATES = 1_000_000;
-const CORES = 2;
+const THREADS = 2;
 const LIMIT_S = 60;
 const LIMIT_MIB = 2048;
 
@@ -18,14 +18,14 @@ async function million(): Promise<Figure[]> {
   const start = performance.now();
   const bounds = { ...DEFAULT_BOUNDS, users: 3 };
   const task = { machine, profile: 'linux', bounds, rulesOff: [] } as const;
-  const outcome = await explore(task, { threads: CORES, maxStates: STATES });
+  const outcome = await explore(task, { threads: THREADS, maxStates: STATES });
   const { user, system } = process.cpuUsage(before);
   const wall = ((performance.now() - start) / 1e3).toFixed(1);
   const detail = `${outcome.states} states, ${outcome.steps} steps, ${wall} s by the clock`;
   return [
     {
-      name: `${STATES} states: processor time on ${CORES} cores`,
-      value: (user + system) / 1e6 / CORES,
+      name: `${STATES} states: processor time of all threads`,
+      value: (user + system) / 1e6,
       unit: 's',
       atMost: LIMIT_S,
       detail,
