@@ -117,7 +117,8 @@ export function open(context: Context): number {
   if (found.kind === 'host') return openHost(context, call, found.path, flags);
   if (asDirectory) throw new Errno('EISDIR', `${path} has the name of a directory (O_CREAT)`);
   if (found.kind === 'file' && !found.followed) {
-    throw new Errno('ELOOP', `${path} is a symbolic link, and O_NOFOLLOW asked for`);
+    refuseExisting(path, flags);
+    throw linkNotFollowed(path);
   }
   return openEntry(context, call, entryOf(context, found), flags);
 }
@@ -152,18 +153,28 @@ function entryOf(
 
 function openEntry(context: Context, call: Call, found: FoundEntry, flags: number): number {
   const { path, entry } = found;
-  if ((flags & (O_CREAT | O_EXCL)) === (O_CREAT | O_EXCL)) {
-    throw new Errno('EEXIST', `${path} exists`);
+  if (entry.kind === 'directory' && (flags & EXCLUSIVE) !== EXCLUSIVE) {
+    return openDirectory(context, call, path, flags);
   }
-  if (entry.kind === 'directory') return openDirectory(context, call, path, flags);
-  if ((flags & O_DIRECTORY) !== 0) throw new Errno('ENOTDIR', `${path} is not a directory`);
+  refuseExisting(path, flags);
   if (entry.kind === 'node') return openNode(context, call, { path, node: entry }, flags);
   if ((flags & O_PATH) !== 0) {
     return call.hand(place(path), path, { cloexec: (flags & O_CLOEXEC) !== 0, flags });
   }
   if (entry.kind === 'attribute') return openAttribute(context, call, { path, entry }, flags);
-  throw new Errno('ELOOP', `${path} is a symbolic link, and O_NOFOLLOW asked for`);
+  throw linkNotFollowed(path);
 }
+
+const EXCLUSIVE = O_CREAT | O_EXCL;
+
+// What do_open asks of everything that is there, before may_open looks at what it is.
+function refuseExisting(path: string, flags: number): void {
+  if ((flags & EXCLUSIVE) === EXCLUSIVE) throw new Errno('EEXIST', `${path} exists`);
+  if ((flags & O_DIRECTORY) !== 0) throw new Errno('ENOTDIR', `${path} is not a directory`);
+}
+
+const linkNotFollowed = (path: string): Errno =>
+  new Errno('ELOOP', `${path} is a symbolic link, and O_NOFOLLOW was given`);
 
 const DIRECTORY_MODE = 0o755;
 
