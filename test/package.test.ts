@@ -20,7 +20,7 @@ import test, { after, before } from 'node:test';
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
 // What SPECIFICATION.md promises; a third of it are structs and declarations of the ABI.
-const MOST_BYTES = 300_000;
+const MOST_BYTES = 330_000;
 
 const home = mkdtempSync(join(tmpdir(), 'uiommu-package-'));
 const installed = join(home, 'node_modules', 'uiommu');
