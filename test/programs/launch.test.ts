@@ -75,6 +75,15 @@ for (const [argv, status, says] of MISSING) {
   });
 }
 
+test('launch: a limit of open files that Node cannot start with is said in one line', () => {
+  const { status, output } = script('ulimit -n 40 && "$@" true 2>&1', UIOMMU_RUN);
+  assert.equal(status, 125);
+  assert.match(
+    output,
+    /^uiommu: the limit of open files .* is too low to start; expected at least 64\n$/,
+  );
+});
+
 for (const limit of [64, 72, 81, 82, 88, 128]) {
   test(`launch: a limit of ${limit} open files`, () => {
     const text = `ulimit -n ${limit} && "$@" sh -c 'exec 3<>/dev/iommu && exit 7'`;
