@@ -16,12 +16,25 @@ const koffi = loadKoffi();
 
 function loadKoffi(): Koffi {
   try {
-    return createRequire(import.meta.url)('koffi') as Koffi;
+    return withoutStderr(() => createRequire(import.meta.url)('koffi') as Koffi);
   } catch (error) {
     const why = error instanceof Error ? error.message.split('\n')[0] : String(error);
     throw new UnsupportedError(
       `the package koffi is needed to make system calls, and could not be loaded (${why}); expected: npm install koffi`,
     );
+  }
+}
+
+// koffi copies every property of node:util. From Node 22 on one of them asks process.stderr whether it has colours, which makes
+// the stream: a pipe becomes non-blocking, which under `run` is the program's as well, and Node opens a descriptor.
+function withoutStderr<T>(act: () => T): T {
+  const own = Object.getOwnPropertyDescriptor(process, 'stderr');
+  if (own?.configurable !== true) return act();
+  Object.defineProperty(process, 'stderr', { configurable: true, value: { isTTY: false } });
+  try {
+    return act();
+  } finally {
+    Object.defineProperty(process, 'stderr', own);
   }
 }
 
