@@ -1,6 +1,6 @@
 /** Memory of any size that takes room only where something was written; the rest reads as zeros. */
 import { PAGE_BYTES } from './position.ts';
-import type { Backing } from './task.ts';
+import type { Backing, MemoryHome, WrittenPiece } from './task.ts';
 
 /** A piece of a copy: within one page, `length` bytes from `at`, which are bytes `done` and on of the whole. */
 export type PagePiece = {
@@ -15,6 +15,7 @@ export class SparseBacking implements Backing {
   readonly name: string;
   readonly unit: number;
   readonly #pages = new Map<number, Uint8Array>();
+  #home: MemoryHome | undefined;
 
   constructor(name: string, unit = 1) {
     this.name = name;
@@ -22,6 +23,10 @@ export class SparseBacking implements Backing {
   }
 
   read(offset: number, into: Uint8Array): void {
+    if (this.#home !== undefined) {
+      this.#home.read(offset, into);
+      return;
+    }
     for (const { page, at, done, length } of pieces(offset, into.length)) {
       const bytes = this.#pages.get(page);
       if (bytes === undefined) into.fill(0, done, done + length);
@@ -30,6 +35,10 @@ export class SparseBacking implements Backing {
   }
 
   write(offset: number, from: Uint8Array): void {
+    if (this.#home !== undefined) {
+      this.#home.write(offset, from);
+      return;
+    }
     for (const { page, at, done, length } of pieces(offset, from.length)) {
       let bytes = this.#pages.get(page);
       if (bytes === undefined) {
@@ -38,6 +47,24 @@ export class SparseBacking implements Backing {
       }
       bytes.set(from.subarray(done, done + length), at);
     }
+  }
+
+  moveTo(home: MemoryHome): void {
+    if (this.#home !== undefined) throw new Error(`${this.name} has moved already`);
+    for (const { offset, bytes } of this.contents()) home.write(offset, bytes);
+    this.#pages.clear();
+    this.#home = home;
+  }
+
+  moveBack(): void {
+    const home = this.#home;
+    this.#home = undefined;
+    for (const { offset, bytes } of home?.contents() ?? []) this.write(offset, bytes);
+  }
+
+  /** All pages that were written. */
+  *contents(): Generator<WrittenPiece> {
+    for (const [page, bytes] of this.#pages) yield { offset: page * PAGE_BYTES, bytes };
   }
 }
 

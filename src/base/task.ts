@@ -32,6 +32,29 @@ export type Backing = {
   read(offset: number, into: Uint8Array): void;
   /** Writes at byte `offset`; EFAULT where the memory has gone. */
   write(offset: number, bytes: Uint8Array): void;
+  /** The bytes live in `home` from now on, which gets them first. Absent: they cannot be moved. */
+  moveTo?(home: MemoryHome): void;
+  /** Undoes {@link moveTo}: the bytes come from there. */
+  moveBack?(): void;
+};
+
+/** Bytes from `offset` on. */
+export type WrittenPiece = { readonly offset: number; readonly bytes: Uint8Array };
+
+/** Where somebody else keeps the bytes of a backing for a while. */
+export type MemoryHome = Pick<Backing, 'read' | 'write'> & {
+  /** All that may be other than zero. */
+  contents(): Iterable<WrittenPiece>;
+};
+
+/**
+ * Memory that all opens of a device share, as mappings see it. Identity matters: one object for each device.
+ */
+export type DeviceMemory = {
+  /** For people: "0000:01:00.0". */
+  readonly name: string;
+  /** A mapping can be touched now; elsewhere that raises SIGBUS. */
+  readonly usable: boolean;
 };
 
 /** Pages that follow one another in one backing. */
@@ -138,6 +161,8 @@ export type OpenFile = {
    */
   onReadable?: (woken: boolean) => void;
   mmap?(task: Task, request: MmapRequest): MmapGrant;
+  /** of the device that it is an open of, where that has regions to map */
+  readonly memory?: DeviceMemory | undefined;
   /** Last reference gone. Cannot fail. */
   release(): void;
 };

@@ -10,6 +10,7 @@ const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
 const IN_NONBLOCK_CLOEXEC = 0o2004000;
 const IN_DELETE_SELF = 0x400;
+const IN_CLOSE = 0x18;
 const IN_Q_OVERFLOW = 0x4000;
 const IN_IGNORED = 0x8000;
 
@@ -234,7 +235,70 @@ export function writeByte(fd: number): number {
   return sys(NR.write, fd, transfer.address, 1);
 }
 
-/** Tells when inodes go away: the last descriptor and the last mapping in whatever process. */
+// struct flock of include/uapi/asm-generic/fcntl.h
+const F_OFD_GETLK = 36;
+const F_OFD_SETLK = 37;
+const F_RDLCK = 0;
+const F_WRLCK = 1;
+const F_UNLCK = 2;
+const LABELS = 0x7000_0000_0000_0000n;
+const lock = allocate(32);
+
+function putLock(type: number, label: number): number {
+  lock.bytes.fill(0);
+  lock.view.setInt16(0, type, true);
+  lock.view.setBigInt64(8, LABELS + BigInt(label), true);
+  lock.view.setBigInt64(16, 1n, true);
+  return lock.address;
+}
+
+/**
+ * Labels an open file description until its last close, by a lock of one byte where no data is. It shows in
+ * /proc/PID/fdinfo (see {@link labelOf}).
+ * @param label distinct for each description
+ * @param writable the description can be written
+ */
+export function labelFile(fd: number, label: number, writable: boolean): number {
+  return sys(NR.fcntl, fd, F_OFD_SETLK, putLock(writable ? F_WRLCK : F_RDLCK, label));
+}
+
+/** Some description of the file of `fd`, which is not that of `fd` itself, has the label. */
+export function isLabelled(fd: number, label: number): boolean {
+  if (sys(NR.fcntl, fd, F_OFD_GETLK, putLock(F_WRLCK, label)) < 0) return true;
+  return lock.view.getInt16(0, true) !== F_UNLCK;
+}
+
+/** The label of the description behind an entry of /proc/PID/fdinfo. */
+export function labelOf(name: string, directory = AT_FDCWD): number | undefined {
+  const text = readText(name, directory) ?? '';
+  // A client may have locks of its own beside the label, at places that a file can reach.
+  const starts = [...text.matchAll(/^lock:.*\sOFDLCK\s.*\s(\d+)\s\d+$/gm)].map((found) =>
+    BigInt(found[1] ?? ''),
+  );
+  const label = starts.find((start) => start >= LABELS);
+  return label === undefined ? undefined : Number(label - LABELS);
+}
+
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+
+/** The parts of [from, to) of a file that may hold something but zeros, in bytes. */
+export function* dataOf(
+  fd: number,
+  from: number,
+  to: number,
+): Generator<{ readonly start: number; readonly end: number }> {
+  for (let at = from; at < to;) {
+    const start = sys(NR.lseek, fd, at, SEEK_DATA);
+    if (start < 0 || start >= to) return;
+    const end = Math.min(to, sys(NR.lseek, fd, start, SEEK_HOLE));
+    if (end <= start) return;
+    yield { start, end };
+    at = end;
+  }
+}
+
+/** Tells when inodes go away, the last descriptor and the last mapping in whatever process, and of closes. */
 export class InodeWatcher {
   readonly fd: number;
   readonly #events = allocate(4096);
@@ -250,18 +314,29 @@ export class InodeWatcher {
 
   /** @returns number of the watch, or a negative errno */
   add(fd: number): number {
-    return sys(NR.inotify_add_watch, this.fd, putPath(`/proc/self/fd/${fd}`), IN_DELETE_SELF);
+    return this.#watch(fd, IN_DELETE_SELF);
+  }
+
+  /** Tells of each last close of a description of the file. */
+  addCloses(fd: number): number {
+    return this.#watch(fd, IN_CLOSE);
+  }
+
+  #watch(fd: number, mask: number): number {
+    return sys(NR.inotify_add_watch, this.fd, putPath(`/proc/self/fd/${fd}`), mask);
   }
 
   /**
    * Tells what has gone since the last time.
    * @param gone called with the number of each watch whose inode has gone
    * @param watched numbers of all watches; asked for if the kernel lost some of the events
+   * @returns a description of a file of {@link addCloses} is being closed, or may be
    */
-  drain(gone: (watch: number) => void, watched: () => Iterable<number>): void {
+  drain(gone: (watch: number) => void, watched: () => Iterable<number>): boolean {
+    let closing = false;
     for (;;) {
       const length = sys6(NR.read, this.fd, this.#events.address, 4096, 0, 0, 0);
-      if (length <= 0) return;
+      if (length <= 0) return closing;
       const { view } = this.#events;
       const ended: number[] = [];
       let lost = false;
@@ -269,6 +344,7 @@ export class InodeWatcher {
         const mask = view.getUint32(at + 4, true);
         if ((mask & IN_IGNORED) !== 0) ended.push(view.getInt32(at, true));
         if ((mask & IN_Q_OVERFLOW) !== 0) lost = true;
+        if ((mask & (IN_CLOSE | IN_Q_OVERFLOW)) !== 0) closing = true;
       }
       ended.forEach(gone);
       if (lost) this.#missing(watched()).forEach(gone);

@@ -9,6 +9,7 @@ export const NR = {
   fstat: 5,
   lstat: 6,
   poll: 7,
+  lseek: 8,
   mmap: 9,
   mprotect: 10,
   rt_sigaction: 13,

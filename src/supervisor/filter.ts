@@ -144,16 +144,19 @@ const WRITE: readonly (Instruction | string)[] = [
   ['equal', STANDARD_OUTPUT, 'look', 'stream'],
 ];
 
-const MMAP: readonly (Instruction | string)[] = [
+const mapping = (streamFloor: number): (Instruction | string)[] => [
   'mmap:',
   ['load', dataLow(3)],
   ['anyBit', MAP_ANONYMOUS, 'allow'],
   ['and', MAP_TYPE],
   ['equal', MAP_PRIVATE, undefined, 'look'],
-  // Other private mappings are those of every program's libraries.
+  // Other private mappings are those of every program's libraries; devices are at high numbers.
   ['load', dataHigh(5)],
   ['and', PREFIX_MASK],
-  ['equal', WINDOW_OFFSET_PREFIX, 'look', 'allow'],
+  ['equal', WINDOW_OFFSET_PREFIX, 'look'],
+  ['load', dataLow(4)],
+  ['atLeast', streamFloor, undefined, 'allow'],
+  ['greater', HIGHEST_FD, 'allow', 'look'],
 ];
 
 /**
@@ -184,7 +187,7 @@ export function buildFilter(streamFloor: number): Uint8Array {
     ['equal', NR.fcntl, 'fcntl', 'allow'],
 
     ...IOCTL,
-    ...MMAP,
+    ...mapping(streamFloor),
 
     ...SOCKET,
     ...WRITE,

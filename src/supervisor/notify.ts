@@ -46,6 +46,8 @@ export class NotifyLoop {
   readonly #end: LoopEnd;
   #watch: Watch | undefined;
   #abandoned = false;
+  /** {@link collect} is to be called soon */
+  #collecting = false;
   readonly #suspended = new SuspendedCalls(() => {
     this.#serveSoon();
   });
@@ -102,7 +104,7 @@ export class NotifyLoop {
   #received(): void {
     // What happened before the call was ready when the wait for it ended: files that are gone, and processes whose
     // numbers may mean others by now.
-    if (this.#listener.companionReady) this.collect();
+    if (this.#listener.companionReady || this.#context.files.settling) this.collect();
     if (this.#abandoned) return;
     this.#handle(new Turn(this.#context.current.observed ? process.hrtime.bigint() : 0n));
   }
@@ -132,6 +134,16 @@ export class NotifyLoop {
       // Told of a limited number at a time; each that has ended is not told of again.
       while (processes.processesEnded(files.events.ready()) > 0);
     });
+    if (files.settling) this.#collectSoon();
+  }
+
+  #collectSoon(): void {
+    if (this.#collecting) return;
+    this.#collecting = true;
+    setTimeout(() => {
+      this.#collecting = false;
+      if (this.#watch !== undefined && !this.#abandoned) this.collect();
+    }, 1);
   }
 
   // Releasing runs the engine too: a bug there ends the client and is reported, like one in a call.
@@ -174,6 +186,7 @@ export class NotifyLoop {
     }
     const written = this.#write(turn);
     if (outcome === PENDING) return;
+    this.#context.files.followRegions();
     if (written === undefined) this.#answer(outcome);
     else this.#answerAfter(written, outcome);
     this.#observe(syscall, began)?.(outcome);

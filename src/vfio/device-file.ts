@@ -6,6 +6,7 @@
 import { Errno } from '../base/errno.ts';
 import { REGION_OFFSET_SHIFT } from '../base/file-offsets.ts';
 import type {
+  DeviceMemory,
   MmapGrant,
   MmapRequest,
   OpenFile,
@@ -37,6 +38,10 @@ export class DeviceFile implements OpenFile {
 
   // A device node has a path; this is for what VFIO_GROUP_GET_DEVICE_FD makes.
   readonly link = 'anon_inode:[vfio-device]';
+
+  get memory(): DeviceMemory | undefined {
+    return this.device.ops.memory?.();
+  }
 
   get device(): VfioDevice {
     return this.open.device;

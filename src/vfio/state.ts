@@ -8,7 +8,7 @@
  * After struct vfio_device, vfio_device_file (drivers/vfio/vfio.h), vfio_group (drivers/vfio/vfio.h) and vfio_container
  * (drivers/vfio/container.c).
  */
-import type { MmapGrant, MmapRequest } from '../base/task.ts';
+import type { DeviceMemory, MmapGrant, MmapRequest } from '../base/task.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
 import type { GroupTable, IommuGroup } from '../iommu/group.ts';
 import type { Pinning } from '../pinning/pages.ts';
@@ -39,6 +39,8 @@ export type VfioDeviceOps = {
   /** @returns how many bytes were written */
   regionWrite?(device: VfioDevice, place: RegionPlace, bytes: Uint8Array): number;
   mmap?(device: VfioDevice, request: MmapRequest): MmapGrant;
+  /** what its mappings show */
+  memory?(): DeviceMemory;
 };
 
 /** A place in a region of a device. */

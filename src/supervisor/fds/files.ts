@@ -3,16 +3,18 @@
  * close are the kernel's work. It is recognised by the inode: every open makes a fresh one. It is released when the kernel
  * says that the inode has no user left: neither descriptor nor mapping, in no process.
  *
- * Two kinds. Plain files are memfds; their end is told by inotify. Streams (files whose reads or writes we answer) are
+ * Three kinds. Plain files are memfds; their end is told by inotify. Streams (files whose reads or writes we answer) are
  * pipes, opened for what can be done with them, at numbers from the stream floor on, where the filter sees reads and writes; a byte in the
- * pipe makes them readable for poll; their end shows as an error on our writing end.
+ * pipe makes them readable for poll; their end shows as an error on our writing end. Opens of a device with regions share one
+ * memfd (memory/region-file.ts) and are told apart by the label of their description; inotify tells that one of them is being
+ * closed, and the label that goes with it which one.
  *
- * Invariant: both signals are queued before the close returns to its caller, or, for a file that was just handed over,
+ * Invariant: these signals are queued before the close returns to its caller, or, for a file that was just handed over,
  * before the next call is received. Who drains them after receiving a call and
  * before handling it never meets a file that is already closed.
  */
 import { Errno } from '../../base/errno.ts';
-import type { MmapGrant, OpenFile } from '../../base/task.ts';
+import type { DeviceMemory, MmapGrant, OpenFile } from '../../base/task.ts';
 import {
   closeFile,
   createMemfd,
@@ -22,6 +24,9 @@ import {
   identifyFile,
   identity,
   InodeWatcher,
+  isLabelled,
+  labelFile,
+  labelOf,
   openPath,
   PollSet,
   readSome,
@@ -39,6 +44,7 @@ import {
   O_RDWR,
   O_SYNC,
 } from '../../os/numbers.ts';
+import { RegionFile } from '../memory/region-file.ts';
 import { FdPlaceholders, type Placeholder } from './placeholders.ts';
 
 /**
@@ -71,6 +77,10 @@ type Storage = {
   readonly pipe: number | undefined;
   /** on a memfd's inode */
   readonly watch: number | undefined;
+  /** of a device */
+  readonly region?: RegionFile;
+  /** of the description of a device */
+  readonly label?: number;
 };
 
 /** A window that somebody may still map. */
@@ -90,6 +100,9 @@ export class OpenEntry {
   readonly inode: number;
   /** our writing end of a stream's pipe */
   readonly pipe: number | undefined;
+  /** what the mappings of a device show */
+  readonly region: RegionFile | undefined;
+  readonly label: number | undefined;
   /** what keeps the number that Linux would have given to a stream */
   placeholder: Placeholder | undefined;
   /** bytes in a stream's pipe */
@@ -103,10 +116,12 @@ export class OpenEntry {
   /** windows whose content the file has: what a client writes there stays */
   readonly shown = new WeakSet<object>();
 
-  constructor(file: OpenFile, path: string | undefined, storage: Pick<Storage, 'fd' | 'pipe'>) {
+  constructor(file: OpenFile, path: string | undefined, storage: Omit<Storage, 'watch'>) {
     this.file = file;
     this.path = path;
     this.pipe = storage.pipe;
+    this.region = storage.region;
+    this.label = storage.label;
     identifyFile(storage.fd);
     this.device = identity.device;
     this.inode = identity.inode;
@@ -137,6 +152,10 @@ export class FileTable {
   readonly #byInode = new Map<number, OpenEntry[]>();
   readonly #byWatch = new Map<number, OpenEntry>();
   readonly #byPipe = new Map<number, OpenEntry>();
+  readonly #regions = new Map<DeviceMemory, RegionFile>();
+  #lastLabel = 0;
+  /** until when, in milliseconds, an open of a device may be found closed */
+  #closingUntil = 0;
   readonly #released: (entry: OpenEntry) => void;
 
   constructor(streamFloor: number, released: (entry: OpenEntry) => void) {
@@ -161,21 +180,31 @@ export class FileTable {
    */
   find(directory: number, number: number): OpenEntry | undefined | number {
     const result = identifyEntry(directory, number);
-    return result < 0 ? result : this.identified();
+    return result < 0 ? result : this.identified(`../fdinfo/${number}`, directory);
   }
 
-  /** Our file among those that os/files identified last. */
-  identified(): OpenEntry | undefined {
-    return this.#lookup(identity.device, identity.inode);
+  /**
+   * Our file among those that os/files identified last.
+   * @param info its entry of /proc/PID/fdinfo, relative to an open directory
+   */
+  identified(info: string, directory?: number): OpenEntry | undefined {
+    const { device, inode } = identity;
+    const [first, ...others] = this.#byInode.get(inode) ?? [];
+    if (others.length === 0) return first?.device === device ? first : undefined;
+    const entries = this.#byInode.get(inode)?.filter((entry) => entry.device === device);
+    if (entries?.[0]?.region === undefined || entries.length === 1) return entries?.[0];
+    const label = labelOf(info, directory);
+    return entries.find((entry) => entry.label === label);
   }
 
   /** The file is one of ours. */
   has(device: number, inode: number): boolean {
-    return this.#lookup(device, inode) !== undefined;
+    return this.#byInode.get(inode)?.some((entry) => entry.device === device) ?? false;
   }
 
-  #lookup(device: number, inode: number): OpenEntry | undefined {
-    return this.#byInode.get(inode)?.find((entry) => entry.device === device);
+  /** Mappings of devices can be touched exactly while the device permits it: called before the answer to each call. */
+  followRegions(): void {
+    for (const region of this.#regions.values()) region.follow();
   }
 
   /**
@@ -206,7 +235,9 @@ export class FileTable {
 
   #storage(file: OpenFile, flags: number): Storage {
     try {
-      return isStream(file) ? this.#pipe(file) : this.#memfd(file, flags);
+      if (isStream(file)) return this.#pipe(file);
+      const { memory } = file;
+      return memory === undefined ? this.#memfd(file, flags) : this.#region(memory, flags);
     } catch (error) {
       file.release();
       throw error;
@@ -236,9 +267,17 @@ export class FileTable {
     if (entry.placeholder !== undefined) this.#placeholders.leave(table, entry.placeholder);
   }
 
+  /** A file is being closed that {@link drain} may not have found closed yet: it is to be called again soon. */
+  get settling(): boolean {
+    return this.#closingUntil > 0;
+  }
+
   /** Releases the files whose last user has gone. */
   drain(): void {
-    this.#watcher.drain(this.#gone, this.#watched);
+    if (this.#watcher.drain(this.#gone, this.#watched)) {
+      this.#closingUntil = performance.now() + LABELS_GO;
+    }
+    if (this.#closingUntil > 0) this.#removeUnlabelled();
     if (this.#byPipe.size === 0) return;
     for (const fd of this.events.ready()) {
       const entry = this.#byPipe.get(fd);
@@ -247,6 +286,19 @@ export class FileTable {
       this.#byPipe.delete(fd);
       closeFile(fd);
       this.#remove(entry);
+    }
+  }
+
+  // The kernel tells of a close before the label goes: asked again until it must have.
+  #removeUnlabelled(): void {
+    if (performance.now() > this.#closingUntil) this.#closingUntil = 0;
+    for (const entry of this.open) {
+      const { region, label } = entry;
+      if (region === undefined || label === undefined || isLabelled(region.fd, label)) continue;
+      this.#remove(entry);
+      if (this.has(entry.device, entry.inode)) continue;
+      this.#regions.delete(region.memory);
+      region.close();
     }
   }
 
@@ -288,10 +340,31 @@ export class FileTable {
     const watch = this.#watcher.add(fd);
     if (watch >= 0) return { fd, pipe: undefined, watch };
     closeFile(fd);
-    throw new Errno(
-      'ENOMEM',
-      `no inotify watch for ${file.name} (errno ${-watch}); fs.inotify.max_user_watches may be used up`,
-    );
+    throw noWatch(file.name, watch);
+  }
+
+  #region(memory: DeviceMemory, flags: number): Storage {
+    const region = this.#regions.get(memory) ?? this.#createRegion(memory);
+    const fd = openPath(`/proc/self/fd/${region.fd}`, flags & (O_ACCMODE | STATUS_FLAGS));
+    if (fd < 0) throw new Errno('ENOMEM', `no description for ${memory.name}: errno ${-fd}`);
+    const label = ++this.#lastLabel;
+    const failed = labelFile(fd, label, (flags & O_ACCMODE) !== O_RDONLY);
+    if (failed === 0) return { fd, pipe: undefined, watch: undefined, region, label };
+    closeFile(fd);
+    throw new Errno('ENOMEM', `no lock for ${memory.name}: errno ${-failed}`);
+  }
+
+  #createRegion(memory: DeviceMemory): RegionFile {
+    const fd = createMemfd(memory.name);
+    if (fd < 0) throw new Errno('ENOMEM', `no memfd for ${memory.name}: errno ${-fd}`);
+    const watch = this.#watcher.addCloses(fd);
+    if (watch < 0) {
+      closeFile(fd);
+      throw noWatch(memory.name, watch);
+    }
+    const region = new RegionFile(memory, fd);
+    this.#regions.set(memory, region);
+    return region;
   }
 
   #pipe(file: OpenFile): Storage {
@@ -313,6 +386,15 @@ export class FileTable {
     return number;
   }
 }
+
+/** Milliseconds in which a description that is being closed has lost its label. */
+const LABELS_GO = 50;
+
+const noWatch = (name: string, watch: number): Errno =>
+  new Errno(
+    'ENOMEM',
+    `no inotify watch for ${name} (errno ${-watch}); fs.inotify.max_user_watches may be used up`,
+  );
 
 /** What F_GETFL tells of an open file, apart from its access mode. */
 const STATUS_FLAGS = O_APPEND | O_NONBLOCK | O_ASYNC | O_SYNC | O_NOATIME;

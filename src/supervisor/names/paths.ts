@@ -207,7 +207,8 @@ class Walk {
   }
 
   #openFile(next: string, { last, follow }: { last: boolean; follow: boolean }): Found | undefined {
-    const entry = identifyPath(next) === 0 ? this.#context.files.identified() : undefined;
+    const info = next.replace(/fd\/(\d+)$/, 'fdinfo/$1');
+    const entry = identifyPath(next) === 0 ? this.#context.files.identified(info) : undefined;
     if (entry === undefined) return undefined;
     if (last) return { kind: 'file', entry, followed: follow };
     throw new Errno('ENOTDIR', `${entry.link} is not a directory`);

@@ -1,6 +1,6 @@
 /** Who calls, and with which file of ours. */
 import { Errno } from '../../base/errno.ts';
-import { identifyPath } from '../../os/files.ts';
+import { identifyPath, identity } from '../../os/files.ts';
 import { fileOf, type Context } from '../context.ts';
 import type { OpenEntry } from '../fds/files.ts';
 import type { ClientThread } from '../process-table.ts';
@@ -37,7 +37,7 @@ function lookUp(context: Context, fd: number): Caller | undefined | number {
   // Not seen before, no such file, or the number means another thread by now. Who uses none of our files is not looked after.
   const there = identifyPath(`/proc/${listener.tid}/fd/${fd}`);
   if (there < 0) return there;
-  if (context.files.identified() === undefined) return undefined;
+  if (!context.files.has(identity.device, identity.inode)) return undefined;
   const thread = processes.thread(listener.tid);
   if (thread === undefined) return undefined;
   const entry = fileOf(context, thread, fd);

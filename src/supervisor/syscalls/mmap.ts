@@ -1,6 +1,6 @@
 /**
- * Shared mappings of files of ours. The client maps the real file itself: we put the bytes there first. It then has plain
- * shared memory, at native speed. Nobody tells us of the munmap: whether a mapping is still there is looked up when it
+ * Mappings of files of ours. The client maps the real file itself: we put the bytes there first. It then has plain
+ * shared memory, at native speed; that of a device is shared with the engine too (memory/region-file.ts). Nobody tells us of the munmap: whether a mapping is still there is looked up when it
  * matters, when an object is in use.
  */
 import { readdirSync } from 'node:fs';
@@ -58,11 +58,16 @@ export function mmap(context: Context): number {
     write: (protection & PROT_WRITE) !== 0,
     execute: (protection & PROT_EXEC) !== 0,
   });
-  if (grant.kind !== 'copied') {
-    grant.release();
-    throw new Errno('ENODEV', `regions of ${link} cannot be mapped yet`);
-  }
   const window = { offset: Number(offset), length: Number(length) };
+  if (grant.kind !== 'copied') {
+    try {
+      entry.region?.show(grant, window);
+    } finally {
+      grant.release();
+    }
+    context.shared.windowsShown = true;
+    return CONTINUE;
+  }
   try {
     if (!entry.shown.has(grant.backing)) show(thread, { entry, fd }, grant, window);
   } catch (error) {

@@ -75,7 +75,7 @@ function statusOfFd(context: Context, fd: number): Status | undefined {
   if (fd < 0) return undefined;
   const { tid } = context.listener;
   if (context.files.any && identifyPath(`/proc/${tid}/fd/${fd}`) === 0) {
-    const entry = context.files.identified();
+    const entry = context.files.identified(`/proc/${tid}/fdinfo/${fd}`);
     if (entry !== undefined) return fileStatus(context, entry);
   }
   const path = mirroredName(context, tid, fd);

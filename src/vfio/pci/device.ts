@@ -3,7 +3,7 @@
  * Its calls are in ioctls.ts and features.ts; it does not decide who may open it (vfio/group.ts, vfio/device-file.ts).
  *
  * Invariants: `config`, `regions` and the interrupts exist while the device is open; its memory can be used through mappings exactly while
- * `mappingsUsable`, and `onZap` is called before that ends.
+ * `usable`.
  *
  * After drivers/vfio/pci/vfio_pci.c and vfio_pci_core.c.
  */
@@ -55,8 +55,6 @@ export class VfioPciDevice {
   #users = 0;
   #asleep = true;
   #maskedForSleep = false;
-  /** told before mappings of BARs must not be used any more */
-  onZap: (() => void) | undefined;
 
   constructor(managed: ManagedFunction, shared: { functions: Functions; tokens: VfTokens }) {
     this.managed = managed;
@@ -104,7 +102,7 @@ export class VfioPciDevice {
   }
 
   /** A program may touch mappings of BARs; elsewhere it gets SIGBUS. */
-  get mappingsUsable(): boolean {
+  get usable(): boolean {
     return this.memoryEnabled && !this.#lowPower;
   }
 
@@ -216,9 +214,8 @@ export class VfioPciDevice {
 
   // Memory
 
-  /** Nobody may reach the device's memory from now on, by mapping or dma-buf. */
+  /** No dma-buf may reach the device's memory from now on; mappings follow `usable`. */
   zap(): void {
-    this.onZap?.();
     this.dmaBufs.revoke();
   }
 

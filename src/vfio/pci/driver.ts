@@ -91,6 +91,7 @@ export function vfioPciOps(device: VfioPciDevice): VfioDeviceOps {
       return device.managed.whileAwake(() => writeRegion(device, place, bytes));
     },
     mmap: (_vfio, request) => mapRegion(device, request),
+    memory: () => device,
     flags: () => device.flags,
   };
 }

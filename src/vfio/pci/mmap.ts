@@ -28,7 +28,7 @@ export function mapRegion(device: VfioPciDevice, request: MmapRequest): MmapGran
     kind: regions.isPlainMemory(index) ? 'memory' : 'trapped',
     backing: regions.backing(index),
     page: position / PAGE_BYTES,
-    usable: () => device.isOpen && device.mappingsUsable,
+    usable: () => device.usable,
     release: () => undefined,
   };
 }
