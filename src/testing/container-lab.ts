@@ -3,7 +3,6 @@
  * answer "ok" or the errno; `reason` is what a person would read.
  */
 import assert from 'node:assert/strict';
-import { Errno } from '../base/errno.ts';
 import { ClientFile, InProcessClient, type InProcessClientOptions } from '../client/in-process.ts';
 import { loadMachine } from '../iommu/load-machine.ts';
 import type { IommuDevice } from '../iommu/domain.ts';
@@ -11,6 +10,7 @@ import { pciSystem, type PciOptions, type PciSystemParts } from '../kernel/syste
 import * as uapi from '../uapi/vfio.ts';
 import { ContainerFile } from '../vfio/container-file.ts';
 import { Type1 } from '../vfio/type1/type1.ts';
+import { attempt } from './attempt.ts';
 
 /** Requester IDs of the devices: 0000:01:00.0 and so on. */
 export const DEVICES = ['0000:01:00.0', '0000:02:00.0', '0000:03:00.0'] as const;
@@ -123,15 +123,9 @@ export class ContainerLab {
   }
 
   try(action: () => unknown): string {
-    this.reason = '';
-    try {
-      action();
-      return 'ok';
-    } catch (error) {
-      if (!(error instanceof Errno)) throw error;
-      this.reason = error.message;
-      return error.code;
-    }
+    const { answer, reason } = attempt(action);
+    this.reason = reason;
+    return answer;
   }
 
   /** The program exits; nothing of it must be left. */

@@ -4,7 +4,7 @@
  * is what a person would be told.
  */
 import assert from 'node:assert/strict';
-import { Errno } from '../base/errno.ts';
+import type { Errno } from '../base/errno.ts';
 import type { Faults } from '../base/faults.ts';
 import type { ProfileName } from '../iommu/profile.ts';
 import { loadMachine } from '../iommu/load-machine.ts';
@@ -19,6 +19,7 @@ import type { DeviceFile } from '../vfio/device-file.ts';
 import type { GroupFile } from '../vfio/group-file.ts';
 import { vfioView } from '../vfio/iommufd.ts';
 import { newContainer } from '../vfio/state.ts';
+import { attempt } from './attempt.ts';
 
 const FUNCTIONS = { A: '0000:02:00.0', B: '0000:02:00.1', C: '0000:02:00.2' } as const;
 const OTHER = '0000:03:00.0';
@@ -132,15 +133,9 @@ export class OwnershipLab {
 
   /** Runs a call. @returns "ok" or the errno */
   try(action: () => void): string {
-    this.reason = '';
-    try {
-      action();
-      return 'ok';
-    } catch (error) {
-      if (!(error instanceof Errno)) throw error;
-      this.reason = error.reason;
-      return error.code;
-    }
+    const { answer, reason } = attempt(action);
+    this.reason = reason;
+    return answer;
   }
 
   /** A write to sysfs. @returns "ok", the errno, or "waits" */
